@@ -1,0 +1,184 @@
+"""Reading the answer to a request from a socket: bounded, strict about what frames it, patient about the rest.
+
+One parser for all interpreters and all answers: ten versions of httplib read an odd answer in ten ways, and an odd
+answer must lead to the same verdict everywhere. Called by native.py. Raises TransportError and what a socket raises.
+"""
+
+import re
+
+from agent import compat
+from agent.errors import TransportError
+from agent.records import Reply
+
+MOST_HEAD = 65536   # bytes of status lines and headers, those of interim answers included
+MOST_BODY = 65536   # bytes of a body that are read; a longer one costs the connection
+PIECE = 65536       # bytes asked for in one recv
+
+_STATUS_LINE = re.compile(br'HTTP/1\.([01])[ \t]+([1-5]\d\d)(?:[ \t]+(.*?))?[ \t]*\Z', re.DOTALL)
+_HEADER = re.compile(br'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*?)[ \t]*\Z', re.DOTALL)
+_SIZE = re.compile(br'[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?\Z', re.DOTALL)
+
+
+class _Cut(Exception):
+    """The answer ended in its body."""
+
+
+class AnswerReader(object):
+    """Reads one answer after the other from the socket `sock`.
+
+    reusable: True when the answer was read to its end and the next request may use the connection.
+    started: True once a byte of the present answer has come.
+    """
+
+    def __init__(self, sock):
+        self._recv = sock.recv
+        self._buffer = b''
+        self._budget = 0
+        self.reusable = False
+        self.started = False
+
+    def begin(self):
+        """Expect the answer to a new request."""
+        self.reusable = self.started = False
+        self._budget = MOST_HEAD
+
+    def head(self):
+        """Return the next (minor version, status, reason, headers): an interim answer (1xx) or the final one.
+
+        Raises TransportError('receive') when it is cut before its headers end, TransportError('protocol') when it is
+        not HTTP or its head has no end, and what the socket raises.
+        """
+        line = self._line()
+        found = _STATUS_LINE.match(line)
+        if not found:
+            raise TransportError('protocol', 'the answer is not HTTP/1.x: it begins with %r' % (line[:40],), True)
+        minor, status, reason = found.groups()
+        return int(minor), int(status), compat.byte_string(reason or b''), self._headers()
+
+    def read(self, head=None):
+        """Return the Reply to the request that was sent; interim answers are passed over. Raises as head().
+
+        head: the final answer's, if it was read before. What comes after it can't change the verdict any more: a body
+        that is cut, badly framed or too long is kept as far as it was read, and the connection is not used again.
+        """
+        while head is None or head[1] < 200:
+            head = self.head()
+        minor, status, reason, headers = head
+        try:
+            body, framed = self._body(status, headers)
+        except (_Cut, EnvironmentError):
+            body, framed = self._partial, False
+        # Bytes beyond the answer belong to nothing that was asked: never the start of the next one.
+        self.reusable = framed and not self._buffer and _keeps_alive(minor, headers)
+        return Reply(status, reason, headers, body)
+
+    def _more(self):
+        piece = compat.retry_interrupted(self._recv, PIECE)
+        if not piece:
+            return False
+        self.started = True
+        self._buffer += piece
+        return True
+
+    def _line(self):
+        searched = 0
+        while True:
+            end = self._buffer.find(b'\n', searched)
+            if end >= 0:
+                break
+            searched = len(self._buffer)
+            if searched > self._budget:
+                raise TransportError('protocol', 'the answer\'s head is longer than %d bytes' % MOST_HEAD, True)
+            if not self._more():
+                raise TransportError('receive', 'the connection was closed %s' % (
+                    'in the middle of the answer\'s head' if self.started else 'without an answer'), True)
+        line, self._buffer = self._buffer[:end], self._buffer[end + 1:]
+        self._budget -= end + 1
+        if self._budget < 0:
+            raise TransportError('protocol', 'the answer\'s head is longer than %d bytes' % MOST_HEAD, True)
+        return line[:-1] if line.endswith(b'\r') else line
+
+    def _headers(self):
+        headers = []
+        while True:
+            line = self._line()
+            if not line:
+                return tuple(headers)
+            if line[:1] in (b' ', b'\t') and headers:  # folded (RFC 9112 5.2): the line before goes on
+                name, value = headers[-1]
+                headers[-1] = name, (value + ' ' + compat.byte_string(line.strip())).strip()
+                continue
+            found = _HEADER.match(line)
+            if found:  # what isn't a header has no meaning: passed over
+                headers.append((compat.byte_string(found.group(1)).lower(), compat.byte_string(found.group(2))))
+
+    def _body(self, status, headers):
+        """Return (body, framed): framed is True when its end was seen and all of it was read."""
+        self._partial = b''
+        if status in (204, 304):
+            return b'', True
+        codings = _values(headers, 'transfer-encoding')
+        if codings:
+            if [coding.lower() for coding in codings] != ['chunked']:
+                return self._until_closed(), False
+            return self._chunks()
+        lengths = set(_values(headers, 'content-length'))
+        if not lengths:
+            return self._until_closed(), False
+        length = lengths.pop()
+        if lengths or not length.isdigit() or len(length) > 18:
+            return b'', False
+        wanted = min(int(length), MOST_BODY)
+        return self._take(wanted), wanted == int(length)
+
+    def _take(self, count):
+        while len(self._buffer) < count:
+            try:
+                more = self._more()
+            except EnvironmentError:
+                more = False
+            if not more:
+                self._partial = (self._partial + self._buffer)[:MOST_BODY]
+                self._buffer = b''
+                raise _Cut()
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def _until_closed(self):
+        while len(self._buffer) < MOST_BODY and self._more():
+            self._partial = self._buffer
+        body, self._buffer = self._buffer[:MOST_BODY], b''
+        return body
+
+    def _chunks(self):
+        self._budget = MOST_HEAD  # for the lines of the framing and the trailers
+        while True:
+            try:
+                found = _SIZE.match(self._line())
+                if not found:
+                    return self._partial, False
+                size = int(found.group(1), 16)
+                if not size:
+                    while self._line():
+                        pass
+                    return self._partial, True
+                room = MOST_BODY - len(self._partial)
+                self._partial += self._take(min(size, room))
+                if size > room or self._line():
+                    return self._partial, False
+            except TransportError:
+                return self._partial, False
+
+
+def _values(headers, wanted):
+    """Return the members of a list header, all lines of it together (RFC 9110 5.6.1)."""
+    members = []
+    for name, value in headers:
+        if name == wanted:
+            members.extend([member.strip() for member in value.split(',') if member.strip()])
+    return members
+
+
+def _keeps_alive(minor, headers):
+    options = [option.lower() for option in _values(headers, 'connection')]
+    return 'close' not in options and (minor == 1 or 'keep-alive' in options)

@@ -1,0 +1,13 @@
+"""Pauses that double up to a cap, then get jitter. Pure: the random number is an argument. Raises nothing."""
+
+
+def pause(base, most, failures, rnd):
+    """Return how long to wait, in seconds, after `failures` failures in a row (1 for the first).
+
+    base: the first pause; most: the cap, both in seconds; rnd: a random number in [0, 1).
+    The cap comes before the jitter, so that agents that have all reached the cap still spread: the result lies
+    between a half and the whole of min(most, base * 2 ** (failures - 1)).
+    """
+    # 2 ** 63 pauses of any length are for ever; beyond that a float would overflow.
+    whole = min(most, base * 2.0 ** min(failures - 1, 63))
+    return whole * (0.5 + 0.5 * rnd)

@@ -1,0 +1,81 @@
+"""What an answer means: Reply or TransportError to Outcome. One table (SPEC 3), the same for every transport.
+
+Pure: the wall time is an argument. Called by delivery.py. Raises nothing.
+"""
+
+from agent import compat, text
+from agent.records import ACK, FILE, HOLD, HOST, NACK, RECEIVER, RETRY, Outcome
+
+LONGEST_RETRY_AFTER = 3600  # seconds (SPEC 3)
+
+CLASSES = {2: ACK, 3: HOLD, 4: NACK, 5: RETRY}
+CODES = {408: RETRY, 425: RETRY, 429: RETRY}
+
+
+def of_reply(reply, receiver, wall):
+    """Return the Outcome of a whole answer.
+
+    reply: records.Reply; receiver: records.Receiver; wall: seconds since 1970, for a Retry-After that is a date.
+    """
+    status = reply.status
+    wait = None if status < 400 else retry_after(reply.headers, wall)
+    verdict = _verdict(status, receiver, wait)
+    # 429 and 503 with Retry-After speak for all files of the receiver; a 429 means "slow down" even without one.
+    throttle = verdict == RETRY and (status == 429 or status == 503 and wait is not None)
+    blame = RECEIVER if verdict == HOLD or throttle or verdict == RETRY and status >= 500 else FILE
+    reason = ('%d %s' % (status, text.printable(compat.wire(reply.reason)))).strip()
+    return Outcome(verdict, blame, status, reason, wait, throttle, reply, False, False)
+
+
+def of_error(error):
+    """Return the Outcome of an exchange without an answer: a TransportError is never the file's fault."""
+    return Outcome(RETRY, RECEIVER, None, str(error), None, False, None, False, False)
+
+
+def of_host(reason, verdict=RETRY, gone=False):
+    """Return the Outcome of a file that could not be sent from here: the receiver was not heard.
+
+    reason: a few words; verdict: RETRY or GONE; gone: True when the file is no more as it was collected.
+    """
+    return Outcome(verdict, HOST, None, reason, None, False, None, False, gone)
+
+
+def _verdict(status, receiver, wait):
+    if receiver.ack or receiver.nack or receiver.retry or receiver.hold:
+        for entry in ('%d' % status, '%dxx' % (status // 100)):
+            for verdict, entries in ((ACK, receiver.ack), (NACK, receiver.nack), (RETRY, receiver.retry),
+                                     (HOLD, receiver.hold)):
+                if entry in entries:
+                    return verdict
+    if status == 413 and wait is not None:
+        return RETRY
+    return CODES.get(status) or CLASSES[status // 100]
+
+
+def retry_after(headers, wall):
+    """Return the seconds that Retry-After asks for, at most LONGEST_RETRY_AFTER; None without a usable one.
+
+    headers: as in records.Reply; wall: seconds since 1970. Both forms of RFC 9110 10.2.3; a date is measured
+    against the answer's own Date where it has one, so that a wrong clock on either side does no harm.
+    """
+    values = dict(reversed(headers))
+    value = values.get('retry-after', '').strip()
+    if value.isdigit():
+        return min(int(value), LONGEST_RETRY_AFTER)
+    until = _date(value)
+    if until is None:
+        return None
+    begin = _date(values.get('date', ''))
+    return min(max(0, until - (wall if begin is None else begin)), LONGEST_RETRY_AFTER)
+
+
+def _date(value):
+    if not value:
+        return None
+    import calendar  # here: slow to import, and few answers need them
+    from email.utils import parsedate_tz
+    try:
+        parsed = parsedate_tz(value)
+        return None if parsed is None else calendar.timegm(parsed[:6] + (0, 1, 0)) - (parsed[9] or 0)
+    except (TypeError, ValueError, IndexError, OverflowError):  # what versions of it raise on odd dates
+        return None

@@ -1,0 +1,292 @@
+"""The commands: reads the command line, calls what does the work, turns errors into a sentence and an exit code.
+
+main() is what bin/envio, `python -m agent` and the installed `envio` call. Modules that a command does not need are
+imported by the command that does.
+"""
+
+import errno
+import optparse
+import os
+import signal
+import sys
+
+from agent import compat, errors
+from agent.errors import AgentError, ConfigError, UsageError
+
+DEFAULT_CONFIG = '/etc/envio/envio.conf'
+LATER = ('status', 'list', 'requeue', 'flush', 'send')
+
+HELP = """\
+usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
+
+  run                  collect and send until SIGTERM (SIGHUP: reload, SIGUSR1: state to the log)
+  once [--max-time D]  one pass over what is there, for cron
+  check                validate the configuration
+  route NAME...        which receiver and URL a name gets, and why
+  receiver [--port N] [--host H] [--dir D] [--answer RULES]
+                       a small receiver for trying things out
+  demo                 the whole thing in a temporary folder
+  version              version, interpreter, TLS abilities, cURL found
+
+  -c FILE  configuration, default %s
+  -v, -q   say more, say only errors
+
+Exit codes of once: 0 all accepted or nothing to do, 65 some rejected, 75 some wait or another agent has the spool,
+78 configuration. Try `envio demo` first.
+""" % DEFAULT_CONFIG
+
+
+class _Parser(optparse.OptionParser):
+    def error(self, msg):
+        raise UsageError('%s: %s: see envio --help' % (self.prog, msg))
+
+
+def main(argv=None):
+    """Run the command line `argv` (default: the process's) and return the exit code."""
+    try:
+        try:
+            return _command(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except AgentError as error:
+        for line in str(error).split('\n'):
+            _say(line)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except EnvironmentError as error:
+        if compat.error_number(error) == errno.EPIPE:
+            # Nobody reads our output any more. Python would complain when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return errors.EX_OK
+        return _internal(error)
+    except Exception as error:
+        return _internal(error)
+
+
+def _internal(error):
+    import traceback
+    sys.stderr.write(traceback.format_exc())
+    _say('internal error: %s: %s: please report this with the lines above' % (error.__class__.__name__, error))
+    return errors.EX_SOFTWARE
+
+
+def _say(line):
+    sys.stderr.write(compat.writable('envio: %s\n' % line, sys.stderr))
+
+
+def _command(argv):
+    options, words = _common(argv)
+    if options.version:
+        return version(options, [])
+    if options.help or not words:
+        sys.stdout.write(HELP)
+        return errors.EX_OK if options.help else errors.EX_USAGE
+    name, rest = words[0], words[1:]
+    if name in LATER:
+        raise UsageError('%s: not yet supported: see envio --help for the commands there are' % name)
+    if name not in COMMANDS:
+        raise UsageError('%s: no such command: see envio --help' % name)
+    os.umask(0o027)
+    return COMMANDS[name](options, rest)
+
+
+def _common(argv):
+    """Return (options, words): the options that may stand before or after the command are taken out."""
+    parser = _Parser(prog='envio', add_help_option=False)
+    parser.disable_interspersed_args()
+    parser.add_option('-c', dest='config', default=DEFAULT_CONFIG)
+    parser.add_option('-v', dest='loudness', action='store_const', const=1, default=0)
+    parser.add_option('-q', dest='loudness', action='store_const', const=-1)
+    parser.add_option('-h', '--help', action='store_true', default=False)
+    parser.add_option('--version', action='store_true', default=False)
+    options, words = parser.parse_args(argv)
+    return options, words
+
+
+def _options(name, common, argv, add=None, words=False):
+    """Parse what follows a command's name, the common options too; return (options, words)."""
+    parser = _Parser(prog=name, add_help_option=False)
+    parser.add_option('-c', dest='config')
+    parser.add_option('-v', dest='loudness', action='store_const', const=1)
+    parser.add_option('-q', dest='loudness', action='store_const', const=-1)
+    if add is not None:
+        add(parser)
+    parser.set_defaults(config=common.config, loudness=common.loudness)
+    options, rest = parser.parse_args(argv)
+    if rest and not words:
+        raise UsageError('%s: takes no %r: see envio --help' % (name, rest[0]))
+    return options, rest
+
+
+def _setup(path):
+    """Return (Config, Router) of a configuration file."""
+    from agent import config, router
+    loaded = config.load(path)
+    return loaded, router.Router(loaded)
+
+
+def run(common, argv):
+    """envio run"""
+    options, _ = _options('run', common, argv, lambda parser: parser.add_option('--detach', action='store_true'))
+    if options.detach:
+        raise UsageError('run: --detach is not yet supported: start it in the foreground, from inittab or a supervisor')
+    from agent import engine, logs, wakeup
+    setup = _setup(options.config)
+    logs.setup(setup[0], options.loudness)
+    _warn_of_proxy(setup[0])
+
+    def reload():
+        fresh = _setup(options.config)
+        logs.setup(fresh[0], options.loudness)
+        return fresh
+
+    waker = wakeup.Wakeup()
+    waker.catch(engine.STOP + (signal.SIGHUP, signal.SIGUSR1))
+    try:
+        engine.run(setup, waker, reload=reload)
+    finally:
+        waker.close()
+    return errors.EX_OK
+
+
+def once(common, argv):
+    """envio once"""
+    options, _ = _options('once', common, argv, lambda parser: parser.add_option('--max-time', metavar='D'))
+    from agent import engine, logs, progress, wakeup
+    max_time = _duration(options.max_time)
+    setup = _setup(options.config)
+    logs.setup(setup[0], options.loudness, quiet=True)
+    _warn_of_proxy(setup[0])
+    watch = progress.Progress(sys.stderr) if sys.stderr.isatty() and options.loudness >= 0 else None
+    waker = wakeup.Wakeup()
+    waker.catch(engine.STOP + (signal.SIGUSR1,))
+    try:
+        agent = engine.run(setup, waker, once=True, max_time=max_time, watch=watch)
+    finally:
+        waker.close()
+        if watch:
+            watch.clear()
+    return _sum_up(agent, watch is not None)
+
+
+def _duration(word):
+    if word is None:
+        return None
+    from agent import rules, settings
+    try:
+        return settings.duration(word)
+    except rules.Refused as error:
+        raise UsageError('once: --max-time: %s' % error)
+
+
+def _sum_up(agent, terminal):
+    """Say what `once` did: all of it on a terminal, else only what is wrong; return the exit code."""
+    import logging
+    log = logging.getLogger('envio')
+    for line in agent.stats.summary(compat.monotonic()):
+        log.log(logging.WARNING if terminal else logging.INFO, '%s', line)
+    for name, stats in sorted(agent.stats.receivers.items()):
+        if stats.rejected:
+            log.warning('%s: %d files rejected, last: %s: see error/*.reason in the spool', name, stats.rejected,
+                        stats.last_rejection)
+        if stats.failed or stats.held:
+            log.warning('%s: %d tries failed, last: %s: the files stay for the next pass', name,
+                        stats.failed + stats.held, stats.last_failure)
+    waiting = agent.waiting()
+    if agent.collector.unrouted:
+        log.warning('%d files have no receiver: see `envio route NAME`', agent.collector.unrouted)
+    if agent.lanes.unmoved():
+        log.error('%d files were answered but can\'t be moved: they would be sent again', agent.lanes.unmoved())
+    if agent.interrupted:
+        log.warning('stopped before everything was tried: the rest waits for the next pass')
+    elif waiting:
+        log.warning('%d files wait in the spool', waiting)
+    if agent.stats.total('rejected'):
+        return errors.EX_REJECTED
+    return errors.EX_WAITING if waiting or agent.interrupted else errors.EX_OK
+
+
+def _warn_of_proxy(config):
+    """Say that a proxy of the environment is not used: proxies are not yet supported."""
+    wanted = [receiver.name for receiver in config.receivers if receiver.proxy == 'env']
+    if wanted and (os.environ.get('http_proxy') or os.environ.get('HTTP_PROXY')):
+        import logging
+        logging.getLogger('envio').warning(
+            'http_proxy is set, but proxies are not yet supported: %s: connecting directly '
+            '(proxy = none says that this is meant)', ', '.join(wanted))
+
+
+def check(common, argv):
+    """envio check"""
+    options, _ = _options('check', common, argv, lambda parser: parser.add_option('--connect', action='store_true'))
+    if options.connect:
+        raise UsageError('check: --connect is not yet supported: use check alone')
+    config, _ = _setup(options.config)
+    problems = []
+    for path in config.spool:
+        if not os.path.isdir(path):
+            problems.append('%s: spool: %s: no such folder: create it' % (config.path, path))
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            problems.append('%s: spool: %s: can\'t be read and written by this user' % (config.path, path))
+    if problems:
+        raise ConfigError(problems)
+    if options.loudness >= 0:
+        sys.stdout.write('%s: ok: %d spools, %d receivers\n' % (config.path, len(config.spool), len(config.receivers)))
+    return errors.EX_OK
+
+
+def route(common, argv):
+    """envio route NAME..."""
+    from agent import text
+    options, names = _options('route', common, argv, words=True)
+    if not names:
+        raise UsageError('route: which NAME? see envio --help')
+    config, router = _setup(options.config)
+    code = errors.EX_OK
+    for word in names:
+        folder, name = os.path.split(word)
+        spools = [folder] if folder in config.spool else config.spool
+        target = None
+        for spool in spools:
+            target = router.route(spool, name)
+            if target.receiver is not None:
+                break
+        if target.receiver is None:
+            code = 1
+            answer = 'no receiver: %s' % target.why
+        else:
+            answer = '%s %s (%s)' % (target.receiver.name, target.url, target.why)
+        sys.stdout.write(compat.writable('%s: %s\n' % (text.shown(name), answer), sys.stdout))
+    return code
+
+
+def receiver(common, argv):
+    """envio receiver"""
+    def add(parser):
+        parser.add_option('--port', type='int', default=8080)
+        parser.add_option('--host', default='127.0.0.1')
+        parser.add_option('--dir')
+        parser.add_option('--answer', default='200')
+    options, _ = _options('receiver', common, argv, add)
+    from agent import receiver as tryout
+    return tryout.run(options.port, options.host, options.dir, options.answer)
+
+
+def demo(common, argv):
+    """envio demo"""
+    _options('demo', common, argv)
+    from agent import demo as show
+    return show.run(sys.stdout)
+
+
+def version(common, argv):
+    """envio version"""
+    _options('version', common, argv)
+    from agent import abilities
+    sys.stdout.write(''.join(['%s\n' % line for line in abilities.lines()]))
+    return errors.EX_OK
+
+
+COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'receiver': receiver, 'demo': demo,
+            'version': version}

@@ -1,0 +1,176 @@
+"""Finds the files that may go: scans the spools in slices, lets files settle, asks the router, feeds the lanes.
+
+It never holds more than a bounded number of names; what doesn't fit stays on disk until there is room. Runs in the
+main thread alone. Called by engine.py. Raises nothing: a spool that can't be read is said once and tried again.
+"""
+
+import logging
+from collections import deque
+
+from agent import compat, rules, text
+from agent.lanes import MOST_FILES
+from agent.records import SpoolFile, Ticket
+from agent.spool import OWN_NAMES
+
+SLICE = 512      # names looked at between two looks at signals and times
+MOST_SAID = 1000  # names remembered as already said
+
+log = logging.getLogger('envio')
+
+
+class Collector(object):
+    """Collects for the lanes of a pool.
+
+    spools: list of spool.Spool; router: router.Router; pool: workers.Pool; clock: monotonic, in seconds;
+    once: True for one pass: a file that has not settled after `settle` is left.
+    """
+
+    def __init__(self, config, spools, router, pool, clock=compat.monotonic, once=False):
+        self._pool = pool
+        self._clock = clock
+        self._once = once
+        # Under cron each pass would say it again: the summary has the number.
+        self._level = logging.INFO if once else logging.WARNING
+        self.seen = 0           # files collected so far
+        self.bytes = 0          # their bytes
+        self.unsettled = set()  # once: (spool's path, name) of files that kept changing
+        self.unrouted = 0       # files without a receiver in the newest pass
+        self.configure(config, spools, router)
+
+    def configure(self, config, spools, router):
+        """Work by this configuration from now on; all files are looked at anew."""
+        self._config, self._spools, self._router = config, spools, router
+        self._walk = None        # iterator of (spool, name): the pass that is under way
+        self._scan_due = 0
+        self._watched = {}       # (spool's path, name) -> (Stamp, receiver's name): files that settle
+        self._checks = deque()   # (when, spool, name) of the watched files, in order of time
+        self._watching = {}      # receiver's name -> number of watched files
+        self._overflow = set()   # names of receivers that have more on disk than there is room for
+        self._said = set()
+        self._ignored = rules.matcher(config.ignore)  # the index of a pattern, or None
+
+    def due(self):
+        """Return when work() has something to do next, inf when it has not."""
+        if self._walk is not None or self._refillable():
+            return 0
+        scan = float('inf') if self._once and self._scan_due else self._scan_due
+        return min(self._checks[0][0], scan) if self._checks else scan
+
+    def finished(self):
+        """Return True when there is nothing left to do, ever (once)."""
+        return self.due() == float('inf')
+
+    def found(self):
+        """Return (files, bytes) found so far: collected, or settling (their bytes are not known yet)."""
+        return self.seen + len(self._watched), self.bytes
+
+    def work(self):
+        """Do what is due, a slice of it at most."""
+        now = self._clock()
+        self._room = self._pool.with_lanes(lambda lanes: lanes.room())
+        tickets = []
+        while self._checks and self._checks[0][0] <= now and len(tickets) < SLICE:
+            self._check(now, tickets)
+        if self._walk is None and self.due() <= now and not tickets:
+            self._begin(now)
+        if self._walk is not None:
+            self._advance(now, tickets)
+        if tickets:
+            self.seen += len(tickets)
+            self.bytes += sum([ticket.file.stamp.size for ticket in tickets])
+            self._pool.offer(tickets)
+
+    def _refillable(self):
+        if not self._overflow:
+            return False
+        room = self._pool.with_lanes(lambda lanes: lanes.room())
+        return any([self._space(room, name) >= MOST_FILES // 2 for name in self._overflow])
+
+    def _space(self, room, receiver):
+        return room.get(receiver, MOST_FILES) - self._watching.get(receiver, 0)
+
+    def _begin(self, now):
+        self._walk = self._names()
+        self._scan_due = now + self._config.scan_interval
+        self._overflow.clear()
+        self.unrouted = 0
+
+    def _names(self):
+        for spool in self._spools:
+            try:
+                for name in spool.names():
+                    yield spool, name
+            except EnvironmentError as error:
+                self._say(spool.path, 'can\'t be read: %s: trying again', compat.error_text(error))
+
+    def _advance(self, now, tickets):
+        for _ in range(SLICE):
+            try:
+                spool, name = next(self._walk)
+            except StopIteration:
+                self._walk = None
+                self._pool.with_lanes(lambda lanes: lanes.mark_overflow(self._overflow))
+                return
+            key = spool.path, name
+            # race: `known` comes before the look at the file: one that a worker settles in between is gone by then.
+            if not (key in self._pool.lanes.known or key in self._watched or key in self.unsettled
+                    or name in OWN_NAMES or self._ignored(rules.name_key(name)) is not None):
+                self._consider(spool, name, now, tickets)
+
+    def _consider(self, spool, name, now, tickets):
+        target = self._router.route(spool.path, name)
+        if target.receiver is not None and self._space(self._room, target.receiver.name) <= 0:
+            self._overflow.add(target.receiver.name)
+            return
+        stamp, kind = self._look(spool, name)
+        if kind:
+            if kind != 'gone':
+                self._say(spool.path + '/' + name, 'is %s, not a file: ignored', kind)
+        elif target.receiver is None:
+            self.unrouted += 1
+            self._say(spool.path + '/' + name, 'stays: %s', target.why)
+        elif self._config.settle:
+            self._watch(spool, name, stamp, target.receiver.name, now)
+        else:
+            self._collect(spool, name, stamp, target, tickets)
+
+    def _collect(self, spool, name, stamp, target, tickets):
+        receiver = target.receiver.name
+        self._room[receiver] = self._room.get(receiver, MOST_FILES) - 1
+        tickets.append(Ticket(SpoolFile(spool.path, name, stamp), target.receiver, target.url, 0, 0, None))
+
+    def _watch(self, spool, name, stamp, receiver, now):
+        self._watched[spool.path, name] = stamp, receiver
+        self._watching[receiver] = self._watching.get(receiver, 0) + 1
+        self._checks.append((now + self._config.settle, spool, name))
+
+    def _check(self, now, tickets):
+        _, spool, name = self._checks.popleft()
+        before, receiver = self._watched.pop((spool.path, name))
+        self._watching[receiver] -= 1
+        stamp, kind = self._look(spool, name)
+        if kind:
+            return
+        target = self._router.route(spool.path, name)
+        if stamp == before and target.receiver is not None:
+            self._collect(spool, name, stamp, target, tickets)
+        elif self._once:
+            self.unsettled.add((spool.path, name))
+        else:
+            self._watch(spool, name, stamp, receiver, now)
+
+    def _look(self, spool, name):
+        try:
+            return spool.look(name)
+        except EnvironmentError as error:
+            self._say(spool.path + '/' + name, 'can\'t be looked at: %s', compat.error_text(error))
+            return None, 'gone'
+
+    def _say(self, path, sentence, *words):
+        """Log a sentence about a path, once."""
+        if (path, sentence) in self._said:
+            return
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said.add((path, sentence))
+        log.log(self._level, '%s ' + sentence, text.shown(path), *words)

@@ -1,0 +1,205 @@
+"""The spine of the agent. Read run() first, then delivery.deliver: the rest is detail.
+
+The main thread alone collects, counts and keeps the time; workers send. Called by cli.py and demo.py.
+Raises SpoolError and LockedError when it can't begin.
+"""
+
+import logging
+import signal
+import time
+
+from agent import compat, native, text
+from agent.collector import Collector
+from agent.delivery import Delivery
+from agent.errors import AgentError
+from agent.lanes import Lanes
+from agent.records import NACK
+from agent.spool import Spool
+from agent.stats import Stats
+from agent.workers import Pool
+
+LONGEST_TICK = 1.0   # seconds between two looks at deadlines while something is out
+PURGE_EVERY = 3600   # seconds between two looks at the age of sent/
+STOP = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger('envio')
+
+
+def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
+    """Collect and send: until a signal says stop, or with `once` until everything there is was tried once.
+
+    setup: (records.Config, router.Router); wakeup: wakeup.Wakeup that catches the signals; max_time: seconds after which
+    nothing new is started, or None; reload: () -> setup, called for SIGHUP, raises AgentError; watch: called with the
+    Agent at each turn, returns the seconds until it wants to be called again, for a progress line.
+    Returns the Agent as it was at the end, its spools given back.
+    """
+    agent = Agent(setup, wakeup, once)
+    end = float('inf') if max_time is None else compat.monotonic() + max_time
+    try:
+        while not agent.interrupted:
+            agent.collector.work()
+            agent.count_results()
+            due = agent.next_due()
+            if once and agent.finished():
+                break
+            agent.interrupted = agent.interrupted or compat.monotonic() >= end
+            wakeup.wait(max(0, min(due, end, watch(agent) if watch else due) - compat.monotonic()))
+            agent.heed_signals(reload)
+            agent.pool.cut()
+        agent.stop_workers(watch)
+    finally:
+        agent.unlock()
+    return agent
+
+
+def lock_spools(paths):
+    """Return {path: Spool}, all locked, or none: raises SpoolError, LockedError."""
+    spools = {}
+    try:
+        for path in paths:
+            spools[path] = Spool(path)
+            spools[path].lock()
+    except Exception:
+        for spool in spools.values():
+            spool.unlock()
+        raise
+    return spools
+
+
+class Agent(object):
+    """The parts of a running agent and what the main thread does with them."""
+
+    def __init__(self, setup, wakeup, once):
+        self.config, self.router = setup
+        self.spools = lock_spools(self.config.spool)
+        self.interrupted = False    # a signal or max_time said stop
+        self._wakeup = wakeup
+        self._once = once
+        self._purge_due = 0
+        self._purge_said = None
+        self.stats = Stats(compat.monotonic())
+        self.lanes = Lanes(self.config.receivers, retrying=not once)
+        self._delivery = Delivery(self.spools, self.config.path)
+        self.pool = Pool(self.lanes, self.config.workers, self._delivery.deliver, native.NativeTransport, wakeup.notify)
+        self.collector = Collector(self.config, self._active_spools(), self.router, self.pool, once=once)
+
+    def _active_spools(self):
+        return [self.spools[path] for path in self.config.spool]
+
+    def count_results(self):
+        """Take what workers have finished into the statistics, and log what changed."""
+        results, events = self.pool.results, self.lanes.events
+        while results:
+            result = results.popleft()
+            self.stats.add(result)
+            outcome = result.outcome
+            if outcome.verdict == NACK and outcome.moved:
+                log.info('%s: rejected by %s: %s', text.shown(result.file.name), result.receiver.name, outcome.reason)
+            elif not outcome.moved:
+                log.debug('%s: %s by %s: %s', text.shown(result.file.name), outcome.verdict, result.receiver.name,
+                          outcome.reason)
+        while events:
+            log.log(logging.INFO if self._once else logging.WARNING, 'receiver %s: %s', *events.popleft())
+
+    def next_due(self):
+        """Rouse workers for what is due; return when the main thread has something to do next."""
+        now = compat.monotonic()
+        due = self.pool.rouse()
+        times = [self.collector.due(), now + LONGEST_TICK if self.lanes.busy else float('inf')]
+        if self.lanes.busy:
+            times.append(now + min([lane.receiver.deadline for lane in list(self.lanes.lanes.values())]) / 4.0)
+        if due is not None and not self._once:
+            times.append(due)
+        if self.config.keep_sent:
+            times.append(self._purge(now))
+        return min(times)
+
+    def _purge(self, now):
+        if self._purge_due <= now:
+            self._purge_due = now + PURGE_EVERY
+            for spool in self._active_spools():
+                try:
+                    if spool.purge(self.config.keep_sent, time.time()):
+                        self._purge_due = now
+                except EnvironmentError as error:
+                    log.warning('%s: old files can\'t be removed from sent/: %s', spool.path, compat.error_text(error))
+        return self._purge_due
+
+    def finished(self):
+        """Once: return True when everything there was has been tried, or has to wait."""
+        return self.collector.finished() and self.pool.quiet()
+
+    def waiting(self):
+        """Return how many files are known to stay in the spools."""
+        return len(self.lanes.known) + self.collector.unrouted + len(self.collector.unsettled)
+
+    def heed_signals(self, reload):
+        """Do what the signals that came ask for."""
+        while self._wakeup.signals:
+            number = self._wakeup.signals.pop(0)
+            if number in STOP:
+                if self.interrupted:
+                    self.pool.abort()
+                self.interrupted = True
+            elif number == signal.SIGHUP and reload is not None:
+                self._reload(reload)
+            elif number == signal.SIGUSR1:
+                self._log_state()
+
+    def _reload(self, reload):
+        try:
+            config, router = reload()
+            fresh = lock_spools([path for path in config.spool if path not in self.spools])
+        except AgentError as error:
+            for line in str(error).split('\n'):
+                log.error('%s', line)
+            log.error('reload: the configuration in force stays')
+            return
+        self.spools.update(fresh)  # those that left the configuration stay ours: files of them may be out
+        self.config, self.router = config, router
+        self.pool.resize(config.workers)
+        tickets = self.pool.with_lanes(lambda lanes: lanes.withdraw())
+        self.pool.with_lanes(lambda lanes: lanes.receivers_changed(config.receivers))
+        self.collector.configure(config, self._active_spools(), router)
+        self.pool.offer([ticket for ticket in map(self._rerouted, tickets) if ticket is not None])
+        log.info('reload: %s is in force', config.path)
+
+    def _rerouted(self, ticket):
+        file = ticket.file
+        target = self.router.route(file.spool, file.name)
+        if target.receiver is None or file.spool not in self.config.spool:
+            return None
+        return ticket._replace(receiver=target.receiver, url=target.url)
+
+    def _log_state(self):
+        for line in self.stats.summary(compat.monotonic()):
+            log.warning('state: %s', line)
+        log.warning('state: %d files known, %d out, %d answered but not moved, %d without a receiver', len(
+            self.lanes.known), self.lanes.busy, self.lanes.unmoved(), self.collector.unrouted)
+        for name, lane in sorted(self.pool.with_lanes(lambda lanes: list(lanes.lanes.items()))):
+            log.warning('state: receiver %s: %s%s, %d waiting, %d out', name, lane.breaker.state,
+                        ', HOLD: %s' % lane.held if lane.held else '', lane.waiting(), lane.busy)
+
+    def stop_workers(self, watch):
+        """Let files that are out come back within stop_grace; then end their exchanges: they stay in the spool."""
+        self.pool.stop()
+        grace = compat.monotonic() + self.config.stop_grace
+        while not self.pool.ended() and compat.monotonic() < grace:
+            self._wakeup.wait(min(LONGEST_TICK, grace - compat.monotonic()))
+            self.heed_signals(None)
+            self.pool.cut()
+            if watch:
+                watch(self)
+        if not self.pool.ended():
+            log.warning('stopped: %d files were still being sent after %s: they stay and are sent again',
+                        self.lanes.busy, text.duration(self.config.stop_grace))
+            self.pool.abort()
+            last = compat.monotonic() + LONGEST_TICK
+            while not self.pool.ended() and compat.monotonic() < last:
+                self._wakeup.wait(last - compat.monotonic())
+        self.count_results()
+
+    def unlock(self):
+        """Give the spools back."""
+        for spool in self.spools.values():
+            spool.unlock()

@@ -1,0 +1,52 @@
+"""The reason file of a rejected file (SPEC 6), as bytes. Pure. Called by delivery.py. Raises nothing."""
+
+import json
+import time
+
+from agent import compat, text
+
+MOST_SHOWN = 4096  # bytes of the answer's body
+
+
+def compose(ticket, outcome, key, config_path, wall):
+    """Return the reason file of a rejected file.
+
+    ticket: records.Ticket; outcome: its Outcome, with the Reply; key: the Idempotency-Key; config_path: the
+    configuration's file, for the line that says how to send it again; wall: seconds since 1970.
+    """
+    name = ticket.file.name
+    reply = outcome.reply
+    body = reply.body[:MOST_SHOWN] if reply is not None else b''
+    lines = [
+        ('File', text.shown(name)),
+        ('Receiver', ticket.receiver.name),
+        ('URL', ticket.url),
+        ('Status', outcome.reason),
+        ('Reason', problem(reply) or outcome.reason),
+        ('Time', time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(wall))),
+        ('Attempts', '%d' % (ticket.attempts + 1)),
+        ('Idempotency-Key', key),
+        ('Requeue', 'envio -c %s requeue %s' % (text.shell_word(config_path) or text.shown(config_path),
+                                               text.shell_word(name) or '--all')),
+    ]
+    head = ''.join(['%s: %s\n' % line for line in lines])
+    shown = text.printable(body, MOST_SHOWN, '\n\t')
+    return compat.config_bytes(head + '\n' + shown + ('\n' if shown and not shown.endswith('\n') else ''))
+
+
+def problem(reply):
+    """Return what a problem document (RFC 9457) says, `title: detail`, or '' when the body isn't one."""
+    if reply is None:
+        return ''
+    kind = dict(reversed(reply.headers)).get('content-type', '').split(';')[0].strip().lower()
+    if kind != 'application/problem+json':
+        return ''
+    try:
+        document = json.loads(reply.body.decode('utf-8'))
+    except ValueError:
+        return ''
+    if not isinstance(document, dict):
+        return ''
+    parts = [document.get(member) for member in ('title', 'detail')]
+    said = [part.encode('utf-8', 'replace') for part in parts if isinstance(part, compat.text_type) and part.strip()]
+    return text.printable(b': '.join(said), 500)

@@ -1,0 +1,373 @@
+"""One spool folder: its lock, what lies in it, opening a file safely, and moving it where the verdict sends it.
+
+The agent is alone in sent/, error/ and .envio/ (the lock sees to that); in the spool itself producers come and go at
+any moment, so each look is checked again. `race:` marks the lines where that matters.
+Called by collector.py, delivery.py and engine.py. Raises SpoolError, LockedError, FileChanged and OSError.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+import stat
+import time
+
+from agent import compat, text
+from agent.errors import FileChanged, LockedError, SpoolError
+from agent.records import Stamp
+
+OWN = '.envio'
+SENT, ERROR, DELETED = 'sent', 'error', OWN + '/deleted'
+OWN_NAMES = (OWN, SENT, ERROR)  # of the spool's top level: never collected, nor spoken of
+REASON = '.reason'
+_DRAFT = 'reason.'
+FOLDER_MODE, FILE_MODE = 0o750, 0o640
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC
+_LONGEST_NAME = 255  # bytes, on every file system of Linux
+_DAY = re.compile(r'\d{4}-\d\d-\d\d\Z')
+
+
+class OpenFile(object):
+    """A file of the spool, open for sending. size: bytes when it was opened."""
+    __slots__ = ('fd', 'size')
+
+    def __init__(self, fd, size):
+        self.fd = fd
+        self.size = size
+
+    def read(self, most):
+        """Return the next bytes, at most `most`; b'' at the end. Raises FileChanged when they can't be read."""
+        try:
+            return os.read(self.fd, most)
+        except OSError as error:
+            raise FileChanged('can\'t be read: %s' % compat.error_text(error))
+
+    def rewind(self):
+        """Begin again with the first byte."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+    def close(self):
+        """Give the descriptor back."""
+        os.close(self.fd)
+
+
+def stamp_of(status):
+    """Return the Stamp of a stat result. The microseconds come from the float, which every Python makes alike."""
+    return Stamp(status.st_dev, status.st_ino, status.st_size, int(status.st_mtime * 1e6), int(status.st_ctime * 1e6))
+
+
+class Spool(object):
+    """The folder `path` (absolute). Nothing is touched before lock()."""
+
+    def __init__(self, path):
+        self.path = path
+        self.identity = ''   # random, kept in .envio/id: makes Idempotency-Keys of two hosts differ
+        self._claims = {}    # targets that a worker is about to move a file to
+        self._drafts = itertools.count()
+        self._lock = None
+
+    # -- the lock
+
+    def lock(self):
+        """Become the one agent of this spool.
+
+        Raises SpoolError when the folder can't be used and LockedError when another agent has it.
+        """
+        try:
+            if not stat.S_ISDIR(os.stat(self.path).st_mode):
+                raise SpoolError('%s: not a folder: set `spool` to one' % self.path)
+            if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+                raise SpoolError('%s: can\'t be read and written: run as its owner, or chown it' % self.path)
+            for name in OWN_NAMES:
+                self._own_folder(name)
+            self._take_lock()
+            self.identity = self._identity()
+        except EnvironmentError as error:
+            raise SpoolError('%s: can\'t be used as a spool: %s' % (self.path, compat.error_text(error)))
+        self._clean_up()
+
+    def _own_folder(self, name):
+        path = self.path + '/' + name
+        try:
+            status = os.lstat(path)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            os.mkdir(path, FOLDER_MODE)
+            return path
+        if not stat.S_ISDIR(status.st_mode):
+            raise SpoolError('%s: is not a folder: move it away, the agent keeps its own things there' % path)
+        return path
+
+    def _take_lock(self):
+        fd = os.open(self.path + '/' + OWN + '/lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC,
+                     FILE_MODE)
+        compat.set_cloexec(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except EnvironmentError as error:
+            holder = text.printable(os.read(fd, 200).strip()) or 'unknown'
+            os.close(fd)
+            if compat.error_number(error) in (errno.EAGAIN, errno.EACCES):
+                raise LockedError('%s: another agent has this spool: %s: wait for it or stop it' % (self.path, holder))
+            raise
+        os.ftruncate(fd, 0)
+        os.write(fd, compat.wire('pid %d since %s\n' % (os.getpid(), time.strftime('%Y-%m-%d %H:%M:%S'))))
+        self._lock = fd
+
+    def unlock(self):
+        """Let another agent have the spool."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _identity(self):
+        path = self.path + '/' + OWN + '/id'
+        try:
+            fd = os.open(path, _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raw = ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
+            self._write_whole(path, compat.wire(raw + '\n'))
+            return raw
+        try:
+            return text.printable(os.read(fd, 64).strip())
+        finally:
+            os.close(fd)
+
+    def _clean_up(self):
+        """Mend what a crash left: reason files without their file, and accepted files not yet deleted."""
+        for name in self._names_in(ERROR):
+            if name.endswith(REASON) and not self._taken(self.path + '/' + ERROR + '/' + name[:-len(REASON)]):
+                os.unlink(self.path + '/' + ERROR + '/' + name)
+        for name in self._names_in(OWN):
+            if name.startswith(_DRAFT):
+                os.unlink(self.path + '/' + OWN + '/' + name)
+        for name in self._names_in(DELETED):
+            self._rename_free(self.path + '/' + DELETED + '/' + name, self.path, name)
+
+    def _names_in(self, folder):
+        try:
+            return sorted(os.listdir(self.path + '/' + folder))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return []
+            raise
+
+    # -- what lies in it
+
+    def names(self):
+        """Yield the names at the top level, in no order; raises OSError."""
+        return compat.scan_names(self.path)
+
+    def look(self, name):
+        """Return (Stamp, what) of a name as it is now; `what` is '' for a regular file, else what it is in words.
+        (None, 'gone') when there is nothing."""
+        try:
+            status = os.lstat(self.path + '/' + name)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None, 'gone'
+            raise
+        return stamp_of(status), _kind(status.st_mode)
+
+    def open(self, file):
+        """Return an OpenFile of the very file that was collected (records.SpoolFile).
+
+        Raises FileChanged when it is not that file any more, OSError when it can't be read. Links are not followed,
+        and a FIFO does not block.
+        """
+        try:
+            fd = os.open(self.path + '/' + file.name, _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                raise FileChanged('was taken away', gone=True)
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise FileChanged('is not a regular file any more')
+            raise
+        try:
+            if stamp_of(os.fstat(fd)) != file.stamp:
+                raise FileChanged('changed after it was collected')
+        except Exception:
+            os.close(fd)
+            raise
+        return OpenFile(fd, file.stamp.size)
+
+    # -- where the verdict sends it
+
+    def accept(self, file):
+        """Move an accepted file to sent/ by the day of today; return its new path.
+
+        Raises FileChanged (then it is still in the spool) and OSError.
+        """
+        return self._move(file, SENT + '/' + time.strftime('%Y-%m-%d'))
+
+    def delete(self, file):
+        """Remove an accepted file. Raises as accept()."""
+        os.unlink(self._move(file, DELETED))
+
+    def reject(self, file, reason):
+        """Move a rejected file to error/ with its reason file; return its new path.
+
+        reason: the bytes of the reason file: they are on disk before the file moves. Raises as accept().
+        """
+        folder = self.path + '/' + ERROR
+        self._make(folder)
+        target = self._claim(folder, file.name, REASON)
+        try:
+            draft = '%s/%s/%s%d' % (self.path, OWN, _DRAFT, next(self._drafts))
+            self._write_whole(draft, reason)
+            os.rename(draft, target + REASON)
+            _sync_folder(folder)
+            try:
+                self._rename(file, target)
+            except Exception:
+                os.unlink(target + REASON)
+                raise
+        finally:
+            del self._claims[target]
+        return target
+
+    def _move(self, file, folder):
+        folder = self.path + '/' + folder
+        target = self._claim(folder, file.name)
+        try:
+            try:
+                self._rename(file, target)
+            except OSError as error:
+                if error.errno != errno.ENOENT or self._taken(folder):
+                    raise
+                self._make(folder)
+                self._rename(file, target)
+        finally:
+            del self._claims[target]
+        return target
+
+    def _claim(self, folder, name, beside=''):
+        # race: rename() overwrites, and another worker may be moving a file to the same target (`a` to `a.1`, `a.1`
+        # to `a.1`). setdefault is one step, so a target has one owner from here until its file is there.
+        me = object()
+        for candidate in _numbered(name, len(beside)):
+            target = folder + '/' + candidate
+            if self._claims.setdefault(target, me) is me:
+                if not self._taken(target) and not (beside and self._taken(target + beside)):
+                    return target
+                del self._claims[target]
+
+    def _rename(self, file, target):
+        source = self.path + '/' + file.name
+        self._check(source, file.stamp)
+        os.rename(source, target)
+        # race: a producer may have put another file under the name between the check and the rename.
+        moved = stamp_of(os.lstat(target))
+        if moved[:4] != file.stamp[:4]:  # a rename changes ctime
+            back = self._rename_free(target, self.path, file.name)
+            raise FileChanged('was replaced while it was moved: back as %s' % text.shown(back))
+
+    def _check(self, source, stamp):
+        try:
+            status = os.lstat(source)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise FileChanged('was taken away while it was sent', gone=True)
+            raise
+        if stamp_of(status) != stamp:
+            raise FileChanged('changed while it was sent')
+
+    def _rename_free(self, source, folder, name):
+        # link() refuses a taken name in one step; where it can't be had, a check has to do.
+        for candidate in _numbered(name):
+            target = folder + '/' + candidate
+            try:
+                os.link(source, target)
+                os.unlink(source)
+                return candidate
+            except OSError as error:
+                if error.errno == errno.EEXIST or self._taken(target):
+                    continue
+                os.rename(source, target)
+                return candidate
+
+    def _make(self, folder):
+        try:
+            self._own_folder(os.path.relpath(folder, self.path).split('/')[0])
+            os.makedirs(folder, FOLDER_MODE)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    @staticmethod
+    def _taken(path):
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    @staticmethod
+    def _write_whole(path, raw):
+        fd = os.open(path, _WRITE_FLAGS | os.O_TRUNC, FILE_MODE)
+        try:
+            while raw:
+                raw = raw[os.write(fd, raw):]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def purge(self, days, today, most=1000):
+        """Remove what lies in sent/ for longer than `days` days, at most `most` files; return True when there is more.
+
+        today: seconds since 1970.
+        """
+        oldest = time.strftime('%Y-%m-%d', time.localtime(today - days * 86400))
+        for day in self._names_in(SENT):
+            if not _DAY.match(day) or day >= oldest:
+                continue
+            folder = self.path + '/' + SENT + '/' + day
+            for name in self._names_in(SENT + '/' + day):
+                if not most:
+                    return True
+                os.unlink(folder + '/' + name)
+                most -= 1
+            os.rmdir(folder)
+        return False
+
+
+def _kind(mode):
+    for is_kind, words in ((stat.S_ISREG, ''), (stat.S_ISDIR, 'a folder'), (stat.S_ISLNK, 'a link'),
+                           (stat.S_ISFIFO, 'a FIFO'), (stat.S_ISSOCK, 'a socket')):
+        if is_kind(mode):
+            return words
+    return 'a device'
+
+
+def _numbered(name, room=0):
+    """Yield `name`, then `name.1`, `name.2`, ... each short enough that `room` more bytes can be put behind it."""
+    number = 0
+    while True:
+        suffix = '.%d' % number if number else ''
+        yield _short(name, len(suffix) + room) + suffix
+        number += 1
+
+
+def _short(name, room):
+    raw = compat.fs_bytes(name)
+    if len(raw) + room <= _LONGEST_NAME:
+        return name
+    import hashlib  # here: such names are rare
+    mark = '~' + hashlib.sha256(raw).hexdigest()[:8]
+    return compat.fs_native(raw[:_LONGEST_NAME - room - len(mark)]) + mark
+
+
+def _sync_folder(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

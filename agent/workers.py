@@ -1,0 +1,171 @@
+"""The pool: threads that take jobs from the lanes, and the agent's only lock.
+
+The lock guards the Lanes; everything slow (files, sockets, logs) happens outside of it. Workers wait without a
+time-out on one Condition: only the main thread waits for a time, in wakeup.py, and rouses them when it has come.
+Called by engine.py. What a worker could not expect is logged, and its file stays.
+"""
+
+import logging
+import random
+import threading
+from collections import deque
+
+from agent import classify, compat, text
+from agent.records import Result
+
+MANY_RESULTS = 256  # finished jobs that wait for the main thread before it is woken for them
+
+log = logging.getLogger('envio')
+
+
+class Pool(object):
+    """`size` worker threads over `lanes` (lanes.Lanes).
+
+    deliver: (Job, transport) -> Outcome; make_transport: () -> a transport for one worker;
+    notify: wakes the main thread; clock: monotonic, in seconds.
+    `results` is the queue of finished jobs (records.Result): the main thread takes them out on the left.
+    """
+
+    def __init__(self, lanes, size, deliver, make_transport, notify, clock=compat.monotonic):
+        self.lanes = lanes
+        self.deliver = deliver
+        self.results = deque()
+        self._make_transport = make_transport
+        self._notify = notify
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._size = 0          # workers wanted
+        self._living = 0        # workers that have not ended
+        self._idle = 0          # workers that wait and are not roused yet
+        self._transports = {}   # of the workers that live
+        self._stopping = False
+        self._told = False      # the main thread was woken and has not looked yet
+        self.resize(size)
+
+    def resize(self, size):
+        """Have `size` workers; those too many end when they are done with their file."""
+        with self._lock:
+            self._size = size
+            missing = max(0, size - self._living)
+            self._living += missing
+            self._rouse(self._idle)
+        for _ in range(missing):
+            worker = threading.Thread(target=self._run)
+            worker.daemon = True
+            self._transports[worker] = self._make_transport()
+            worker.start()
+
+    def offer(self, tickets):
+        """Give tickets to the lanes, and return those that found no room."""
+        with self._lock:
+            left = [ticket for ticket in tickets if not self.lanes.offer(ticket)]
+            self._rouse(len(tickets) - len(left))
+        return left
+
+    def rouse(self):
+        """Let idle workers look for what has become due; return when the next thing will, or None.
+
+        None also means: there is no idle worker; each looks for itself when it is done.
+        """
+        with self._lock:
+            self._told = False
+            if not self._idle or self._stopping:
+                return None
+            now = self._clock()
+            due = self.lanes.next_due(now)
+            if due is not None and due <= now:
+                self._rouse(self._idle)
+                return None
+            return due
+
+    def quiet(self):
+        """Return True when nothing is out with a worker and nothing is ready to go."""
+        with self._lock:
+            now = self._clock()
+            due = self.lanes.next_due(now)
+            return not self.lanes.busy and (due is None or due > now)
+
+    def with_lanes(self, action):
+        """Return action(lanes), called under the lock."""
+        with self._lock:
+            return action(self.lanes)
+
+    def cut(self):
+        """End the exchanges whose deadline has passed."""
+        now = self._clock()
+        for transport in list(self._transports.values()):
+            transport.cut(now)
+
+    def stop(self):
+        """Let every worker end after the file it has; nothing new starts."""
+        with self._lock:
+            self._stopping = True
+            self._rouse(self._idle)
+
+    def abort(self):
+        """End all exchanges now: their files stay."""
+        for transport in list(self._transports.values()):
+            transport.abort()
+
+    def ended(self):
+        """Return True when no worker is left."""
+        return not self._transports
+
+    def _rouse(self, count):
+        count = min(count, self._idle)
+        if count > 0:
+            self._idle -= count
+            self._work.notify(count)
+
+    def _tell(self):
+        if not self._told:
+            self._told = True
+            self._notify()
+
+    def _run(self):
+        me = threading.current_thread()
+        transport = self._transports[me]
+        try:
+            job = self._next(None, None)
+            while job is not None:
+                job = self._next(job, self._outcome(job, transport))
+        except Exception:
+            log.exception('a worker ended: this is a fault of the program')
+        finally:
+            del self._transports[me]
+            transport.close()
+            self._notify()
+
+    def _outcome(self, job, transport):
+        begin = self._clock()
+        try:
+            outcome = self.deliver(job, transport)
+        except Exception as error:
+            log.exception('%s: a fault of the program: the file stays', text.shown(job.ticket.file.name))
+            transport.close()
+            outcome = classify.of_host('a fault of the program: %s' % error.__class__.__name__)
+        self.results.append(Result(job.ticket.file, job.ticket.receiver, outcome, job.ticket.attempts + 1,
+                                   self._clock() - begin))
+        return outcome
+
+    def _next(self, job, outcome):
+        """Settle the job that is done, if any, and return the next one, or None when this worker is to end."""
+        with self._lock:
+            if job is not None:
+                self.lanes.settle(job, outcome, self._clock(), random.random())
+                if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
+                    self._tell()
+            while True:
+                if self._stopping or self._living > self._size:
+                    self._living -= 1
+                    return None
+                now = self._clock()
+                job = self.lanes.take(now)
+                if job is not None:
+                    if self._idle and self.lanes.next_due(now) == now:
+                        self._rouse(1)
+                    return job
+                self._idle += 1
+                self._tell()
+                self._work.wait()
