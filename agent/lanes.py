@@ -23,6 +23,7 @@ class Lane(object):
         self.deferred = []    # heap of (due, order, Ticket): failed, each with its own pause
         self.busy = 0         # files out with workers
         self.nacks = 0        # rejected in a row
+        self.accepts = False  # it has accepted a file since the start or the last hold
         self.held = None      # why the receiver is on HOLD, or None
         self.hold_due = 0     # when the next file may probe it
         self.paused_until = 0   # the receiver asked to be left alone until then
@@ -61,9 +62,12 @@ class Lane(object):
         return max(allowed, file_due, self.paused_until, self.hold_due if self.held else now)
 
     def _until_brake(self):
-        # Files that are out may all come back rejected: never more of them than the brake leaves.
+        # Files that are out may all come back rejected. Until the receiver has accepted one, and from its first
+        # rejection on, never more of them than the brake leaves.
         brake = self.receiver.brake
-        return brake - self.nacks if brake and not self.held else self.window
+        if not brake or self.held or self.accepts and not self.nacks:
+            return self.window
+        return brake - self.nacks
 
     def take(self, now):
         """Return a Job, or None when nothing may go now."""
@@ -97,6 +101,7 @@ class Lane(object):
             return []
         if outcome.verdict == ACK:
             self.nacks = 0
+            self.accepts = True
         elif outcome.verdict == NACK:
             self.nacks += 1
         heard = [self._hear_hold(job, outcome, now), self._hear_breaker(job, outcome, now, rnd)]
@@ -116,6 +121,7 @@ class Lane(object):
         else:
             return None
         began = not self.held
+        self.accepts = False
         self.held = why
         self.hold_due = now + self.receiver.hold_probe
         if not began:

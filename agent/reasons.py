@@ -35,7 +35,10 @@ def compose(ticket, outcome, key, config_path, wall):
 
 
 def problem(reply):
-    """Return what a problem document (RFC 9457) says, `title: detail`, or '' when the body isn't one."""
+    """Return what a problem document (RFC 9457) says, `title: detail`, or '' when the body isn't one.
+
+    A title that only repeats the status line's words, as RFC 9457 4.2.1 wants it for `about:blank`, is left out.
+    """
     if reply is None:
         return ''
     kind = dict(reversed(reply.headers)).get('content-type', '').split(';')[0].strip().lower()
@@ -49,4 +52,6 @@ def problem(reply):
         return ''
     parts = [document.get(member) for member in ('title', 'detail')]
     said = [part.encode('utf-8', 'replace') for part in parts if isinstance(part, compat.text_type) and part.strip()]
+    if len(said) == 2 and said[0] == compat.wire(reply.reason):
+        del said[0]
     return text.printable(b': '.join(said), 500)

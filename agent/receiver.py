@@ -16,20 +16,10 @@ import tempfile
 import threading
 from collections import namedtuple
 
-from agent import compat, rules, text
-from agent.errors import AgentError, UsageError
-from agent.wakeup import Wakeup
-
-REPLY, CLOSE, HANG = 'reply', 'close', 'hang'
-
-Answer = namedtuple('Answer', (
-    'kind',         # REPLY, CLOSE (the connection, without an answer) or HANG (no answer until stopped)
-    'status',       # int; None but for REPLY
-    'problem',      # problem+json's detail as text (unicode), or None
-    'retry_after',  # seconds as a native string, or None
-    'delay',        # seconds before it
-    'times',        # how many requests get it, or None: all
-))
+from agent import compat, text
+from agent.errors import AgentError
+from agent.receiver_rules import ACCEPT, HANG, REPLY, choose, described, parse_rules, phrase
+from agent.wakeup import LONGEST, Wakeup
 
 # What a server has done so far.
 # connections, requests (read whole), stored (files), size (bytes of bodies): ints;
@@ -38,82 +28,9 @@ Counts = namedtuple('Counts', 'connections requests stored size answers')
 
 PIECE = 65536  # bytes of a body in memory
 LONGEST_NAME = 255  # bytes, as most file systems have it
+BACKLOG = 128  # connections the kernel keeps waiting
 
-_ACCEPT = Answer(REPLY, 200, None, None, 0.0, None)
-_ALONE = re.compile(r'(?:[0-9]+|close|hang)(?::|$)')  # an answer without a pattern: for all
-_DELAY = re.compile(r'([0-9]{1,9})(ms|s|m|h|d)\Z')
-_UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
 _CHUNK_SIZE = re.compile(br'([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?\n\Z')
-# Codes that Pythons name differently or not at all (RFC 9110 15.5, RFC 6585 4, RFC 8470 5.2).
-_PHRASES = {413: 'Content Too Large', 422: 'Unprocessable Content', 425: 'Too Early', 429: 'Too Many Requests'}
-
-
-# --- rules
-
-class _Rule(object):
-    """One PATTERN=ANSWER, with how many more requests get it."""
-
-    def __init__(self, pattern, answer):
-        """pattern: a shell pattern on the file name, or with a / in it on the path. Raises rules.Refused."""
-        parts = [rules.pattern_source(part, 'p%d' % number) for number, part in enumerate(pattern.split('/'))]
-        self._matches = re.compile('(?:%s)\\Z' % '/'.join(parts), re.DOTALL).match
-        self._on_path = '/' in pattern
-        self.answer = answer
-        self.left = answer.times
-
-    def fits(self, name, path):
-        """Whether the rule is for this request. name: '' when it names no file; both one character a byte."""
-        return self.left != 0 and self._matches(path if self._on_path else name or path) is not None
-
-
-def parse_rules(source):
-    """Return the rules of `source`: `PATTERN=ANSWER, …` or an answer alone. Raises UsageError.
-
-    ANSWER is a code from 200 to 599, `close` or `hang`, then options: `:problem=TEXT` (percent-encoding stands for
-    a comma or a colon in it), `:retry-after=SECONDS`, `:delay=DURATION`, `:times=N`.
-    """
-    found = []
-    for item in [item.strip() for item in source.split(',')]:
-        pattern, equals, words = ('*', '=', item) if _ALONE.match(item) else item.partition('=')
-        if not (pattern and equals):
-            raise UsageError('--answer: %s is neither an answer nor PATTERN=ANSWER: write 503, or for some files '
-                             "'*.csv=422'" % (repr(item) if item else 'an empty rule'))
-        try:
-            found.append(_Rule(pattern, _parse_answer(words)))
-        except rules.Refused as error:
-            raise UsageError('--answer: %r: %s' % (item, error))
-    return found
-
-
-def _parse_answer(words):
-    """Return the Answer written as `words`; raises rules.Refused."""
-    parts = words.split(':')
-    if parts[0] in (CLOSE, HANG):
-        answer = _ACCEPT._replace(kind=parts[0], status=None)
-    elif re.match(r'[2-5][0-9][0-9]\Z', parts[0]):
-        answer = _ACCEPT._replace(status=int(parts[0]))
-    else:
-        raise rules.Refused('the answer %r is not a code from 200 to 599, close or hang' % parts[0])
-    for part in parts[1:]:
-        answer = _with_option(answer, *part.partition('='))
-    return answer
-
-
-def _with_option(answer, option, _, value):
-    """Return `answer` with one option read; raises rules.Refused."""
-    if option in ('problem', 'retry-after') and answer.kind != REPLY:
-        raise rules.Refused('%s is for an answer with a code, not for %s' % (option, answer.kind))
-    if option == 'problem' and value:
-        return answer._replace(problem=compat.decode(compat.unpercent(compat.byte_string(compat.config_bytes(value)))))
-    if option == 'retry-after' and re.match(r'[0-9]{1,9}\Z', value):
-        return answer._replace(retry_after=value)
-    if option == 'times' and re.match(r'[0-9]{1,9}\Z', value):
-        return answer._replace(times=int(value))
-    duration = _DELAY.match(value)
-    if option == 'delay' and duration:
-        return answer._replace(delay=int(duration.group(1)) * _UNITS[duration.group(2)])
-    raise rules.Refused('the option %r is none of problem=TEXT, retry-after=SECONDS, delay=DURATION (such as 500ms or '
-                        '2s) and times=N; in TEXT write %%2C for a comma and %%3A for a colon' % (option + _ + value))
 
 
 # --- what comes in
@@ -138,9 +55,7 @@ def _body(stream, headers):
 
 def _exactly(stream, left):
     while left:
-        piece = stream.read(min(left, PIECE))
-        if not piece:
-            raise _Cut
+        piece = _take(stream.read, min(left, PIECE))
         left -= len(piece)
         yield piece
 
@@ -161,10 +76,18 @@ def _chunks(stream):
 
 
 def _line(stream):
-    line = stream.readline(PIECE)
-    if not line:
+    return _take(stream.readline, PIECE)
+
+
+def _take(read, most):
+    """Return read(most), which ends early only with the connection; raises _Cut for its end and its failure."""
+    try:
+        piece = read(most)
+    except EnvironmentError:
+        piece = b''
+    if not piece:
         raise _Cut
-    return line
+    return piece
 
 
 def safe_name(raw):
@@ -183,7 +106,7 @@ class _Arrival(object):
         self.write = self._file.write
 
     def keep(self, raw):
-        """Give it the first free name for `raw`: itself, .1, .2, …; returns the name."""
+        """Give it the first free name for `raw`: itself, .1, .2 and so on; returns the name."""
         self._file.close()
         wanted, number = compat.fs_bytes(safe_name(raw)), 0
         while True:
@@ -201,10 +124,8 @@ class _Arrival(object):
 
     def drop(self):
         """Forget it."""
-        try:
-            self._file.close()
-        finally:
-            os.unlink(self._path)
+        os.unlink(self._path)
+        self._file.close()
 
 
 # --- one connection
@@ -221,6 +142,7 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
         self.server.say(text.printable(compat.wire(form % args)))
 
     def do_POST(self):
+        """Read one request whole, keep its file when the rules accept it, say so, answer."""
         path = compat.byte_string(compat.unpercent(self.path.partition('?')[0]))
         name = compat.unpercent(self.headers.get('X-File-Name', ''))
         answer = self.server.choose(compat.byte_string(name), path)
@@ -228,29 +150,33 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
             self.close_connection = True
         elif self.headers.get('Expect', '').lower() == '100-continue':
             self.connection.sendall(b'HTTP/1.1 100 Continue\r\n\r\n')
-        what = '%s %s%s' % (self.command, text.printable(compat.wire(path)),
-                            name and ' ' + text.shown(compat.fs_native(name)))
-        keeps = self.server.folder and answer.kind == REPLY and answer.status < 300 and (name or self.command == 'PUT')
+        what = '%s %s' % (self.command, text.printable(compat.wire(path)))
+        if name:
+            what += ' ' + text.shown(compat.fs_native(name))
+        names_file = name or self.command not in ('GET', 'HEAD')
+        keeps = self.server.folder and answer.kind == REPLY and answer.status < 300 and names_file
+        size, kept, trouble = 0, None, ''
         try:
-            size, note = self._receive(keeps, name or compat.wire(path.rpartition('/')[2]))
+            size, kept = self._receive(keeps, name or compat.wire(path.rpartition('/')[2]))
         except _Cut:
             self.server.say(what + ': cut off within the body')
             self.close_connection = True
             return
         except _Malformed:
-            size, note, answer = 0, '', _ACCEPT._replace(status=400)
+            answer = ACCEPT._replace(status=400)
             self.close_connection = True  # where the next request begins, nobody knows
         except EnvironmentError as error:
-            size, note, answer = 0, ', not stored: ' + compat.error_text(error), _ACCEPT._replace(status=507)
+            answer, trouble = ACCEPT._replace(status=507), ', not stored: ' + compat.error_text(error)
             self.close_connection = True
-        self.server.count(answer, size, note)
-        self.server.say('%s (%s): %s%s' % (what, text.size(size), _described(answer), note))
+        self.server.count(answer, size, kept is not None)
+        self.server.say('%s (%s): %s%s%s' % (what, text.size(size), described(answer), trouble,
+                                             kept and ', stored as ' + text.shown(kept) or ''))
         self._answer(answer)
 
     do_PUT = do_PATCH = do_GET = do_HEAD = do_POST
 
     def _receive(self, keeps, name):
-        """Read the body; returns (bytes, what to say about the file). Raises as _body and _Arrival."""
+        """Read the body; returns (bytes, the name it is stored under or None). Raises as _body and _Arrival."""
         size, arrival = 0, _Arrival(self.server.folder) if keeps else None
         try:
             for piece in _body(self.rfile, self.headers):
@@ -258,9 +184,9 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
                 if arrival:
                     arrival.write(piece)
             if not arrival:
-                return size, ''
+                return size, None
             kept, arrival = arrival.keep(name), None
-            return size, ', stored as ' + text.shown(kept)
+            return size, kept
         finally:
             if arrival:
                 arrival.drop()
@@ -274,12 +200,12 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
         if answer.kind != REPLY:
             self.close_connection = True
             return
-        head = ['HTTP/1.1 %d %s' % (answer.status, _phrase(answer.status)), 'Date: ' + self.date_time_string()]
-        body = ('%d %s\n' % (answer.status, _phrase(answer.status))).encode('ascii')
+        head = ['HTTP/1.1 %d %s' % (answer.status, phrase(answer.status)), 'Date: ' + self.date_time_string()]
+        body = ('%d %s\n' % (answer.status, phrase(answer.status))).encode('ascii')
         kind = 'text/plain'
         if answer.problem is not None:
             kind = 'application/problem+json'
-            body = json.dumps({'title': _phrase(answer.status), 'status': answer.status,
+            body = json.dumps({'title': phrase(answer.status), 'status': answer.status,
                                'detail': answer.problem}).encode('ascii') + b'\n'
         if answer.retry_after is not None:
             head.append('Retry-After: ' + answer.retry_after)
@@ -293,11 +219,179 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
         self.connection.sendall(raw if self.command == 'HEAD' else raw + body)
 
 
-def _phrase(status):
-    return _PHRASES.get(status) or compat.http_client.responses.get(status, '')
+# --- the server
+
+class TryoutServer(object):
+    """A receiver on one port. start() and stop() may follow each other: it comes back on the same port.
+
+    host, port: where it listens; url: the same as `http://HOST:PORT`; folder: where accepted files go, or None;
+    down: an Event, set while it is stopped.
+    """
+
+    def __init__(self, host, port, folder, answers, say):
+        self.host, self.port, self.folder = host, port, folder
+        self._lock = threading.Lock()  # around all below
+        self._rules = parse_rules(answers)
+        self._say = say
+        self._open = {}  # connection: its thread
+        self._connections = self._requests = self._stored = self._size = 0
+        self._answers = {}  # status or kind: how often
+        self._accepting = None
+        self.down = threading.Event()
+        self._listen()
+        self.url = 'http://%s:%d' % ('[%s]' % host if ':' in host else host, self.port)
+
+    def _listen(self):
+        try:
+            listener = socket.socket(socket.AF_INET6 if ':' in self.host else socket.AF_INET)
+            compat.set_cloexec(listener.fileno())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, self.port))
+            listener.listen(BACKLOG)
+        except (EnvironmentError, OverflowError) as error:
+            raise AgentError('receiver: can\'t listen on %s port %s: %s: choose another port'
+                             % (self.host, self.port, compat.error_text(error)))
+        self._listener, self.port = listener, listener.getsockname()[1]
+
+    def start(self):
+        """Accept connections, in a thread of its own; returns itself. Raises AgentError: the port was taken."""
+        if self._listener is None:
+            self._listen()
+            self.down = threading.Event()
+        self._accepting = _thread(self._accept, self._listener, self.down)
+        return self
+
+    def stop(self):
+        """Refuse connections, cut those that are open, and wait until nothing runs any more."""
+        if self._listener is None:
+            return
+        with self._lock:
+            self.down.set()
+            attending = list(self._open.items())
+        for connection in [self._listener] + [connection for connection, _ in attending]:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it; close() would not
+            except EnvironmentError:
+                pass  # never connected, or gone already
+        for thread in [self._accepting] + [thread for _, thread in attending]:
+            if thread:
+                thread.join(10)
+        self._listener.close()
+        self._listener = self._accepting = None
+
+    def _accept(self, listener, down):
+        while True:
+            try:
+                connection, address = listener.accept()
+            except EnvironmentError:  # stopped; or out of descriptors, or the peer has gone: try again
+                down.wait(0.05)
+                if down.is_set():
+                    return
+                continue
+            compat.set_cloexec(connection.fileno())
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                if down.is_set():
+                    connection.close()
+                    return
+                self._connections += 1
+                self._open[connection] = _thread(self._attend, connection, address)
+
+    def _attend(self, connection, address):
+        try:
+            _Exchange(connection, address, self)
+        except EnvironmentError:
+            pass  # the peer went away, or stop() cut the connection
+        finally:
+            with self._lock:
+                del self._open[connection]
+            connection.close()
+
+    def answer(self, answers):
+        """Answer by these rules from now on. Raises UsageError."""
+        found = parse_rules(answers)
+        with self._lock:
+            self._rules = found
+
+    def choose(self, name, path):
+        """Return the Answer for a request; both names are native, one character a byte."""
+        with self._lock:
+            return choose(self._rules, name, path)
+
+    def count(self, answer, size, stored):
+        """Note a request that was read: its Answer, the bytes of its body, whether its file was stored."""
+        with self._lock:
+            self._requests += 1
+            self._size += size
+            self._stored += bool(stored)
+            key = answer.status or answer.kind
+            self._answers[key] = self._answers.get(key, 0) + 1
+
+    def counts(self):
+        """Return the Counts so far."""
+        with self._lock:
+            return Counts(self._connections, self._requests, self._stored, self._size,
+                          tuple(sorted(self._answers.items(), key=str)))
+
+    def say(self, line):
+        """Hand a line for people on; called by the connections' threads."""
+        if self._say:
+            self._say(line)
 
 
-def _described(answer):
-    if answer.kind == REPLY:
-        return ('%d %s' % (answer.status, _phrase(answer.status))).rstrip()
-    return 'closed without an answer' if answer.kind == CLOSE else 'no answer'
+def _thread(target, *args):
+    thread = threading.Thread(target=target, args=args)
+    thread.daemon = True
+    thread.start()
+    return thread
+
+
+def serve(port=0, host='127.0.0.1', folder=None, answers='200', say=None):
+    """Return a TryoutServer that has its port and waits for start().
+
+    port: 0 = any free one; folder: where accepted files go, made when it is missing, None = keep nothing;
+    answers: rules as parse_rules reads them; say: function(line), called in threads, or None.
+    Raises UsageError for the rules and AgentError for port and folder.
+    """
+    if folder is not None and not os.path.isdir(folder):
+        try:
+            os.makedirs(folder)
+        except EnvironmentError as error:
+            raise AgentError('receiver: can\'t make the folder %s: %s: choose another'
+                             % (text.shown(folder), compat.error_text(error)))
+    return TryoutServer(host, port, folder, answers, say)
+
+
+def run(port=0, host='127.0.0.1', folder=None, answers='200'):
+    """The command: print the URL, then a line for each request, until SIGINT or SIGTERM; returns 0.
+
+    Arguments and errors are those of serve().
+    """
+    wakeup = Wakeup()
+
+    def say(line):
+        try:
+            _print_line(line)
+        except EnvironmentError:  # nobody reads any more
+            wakeup.signals.append(signal.SIGPIPE)
+            wakeup.notify()
+
+    try:
+        server = serve(port, host, folder, answers, say)
+        wakeup.catch([signal.SIGINT, signal.SIGTERM])
+        say('listening on %s' % server.url)
+        server.start()
+        while not wakeup.signals:
+            wakeup.wait(LONGEST)
+        server.stop()
+    finally:
+        wakeup.close()
+    return 0
+
+
+def _print_line(line):
+    try:
+        sys.stdout.write(line + '\n')
+    except UnicodeEncodeError:
+        sys.stdout.write(line.encode('ascii', 'backslashreplace').decode('ascii') + '\n')
+    sys.stdout.flush()

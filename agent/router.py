@@ -97,8 +97,8 @@ class _Rule(object):
         self._find = rules.matcher(receiver.match) if receiver.match else None
         self._regex = rules.compile_regex(receiver.match_regex).match if receiver.match_regex else None
         first = 'first match: [receiver:%s] ' % receiver.name
-        self._pattern_whys = [first + 'match = %s' % pattern for pattern in receiver.match]
-        self._regex_why = first + 'match_regex = %s' % receiver.match_regex
+        self._pattern_whys = [first + 'match = ' + _shown(pattern) for pattern in receiver.match]
+        self._regex_why = first + 'match_regex = ' + _shown(receiver.match_regex)
         self._groups = [name for name in self._template.names if name not in ('name', 'stem')]
         # without a placeholder nothing is left to do for a file
         self._fixed = None
@@ -156,7 +156,8 @@ def load_plugin(spec):
     try:
         exec(compile(source.replace(b'\r\n', b'\n') + b'\n', path, 'exec', 0, True), namespace)
     except (Exception, SystemExit) as error:
-        raise _refusal('%s:%d' % (path, _error_line(error, path)), 'can\'t be loaded: %s' % _error_text(error))
+        line = _error_line(error, path)
+        raise _refusal('%s:%d' % (path, line) if line else path, 'can\'t be loaded: %s' % _error_text(error))
     if function not in namespace:
         raise _refusal(path, 'has no function %s' % function)
     if not callable(namespace[function]):
@@ -172,15 +173,16 @@ def _read_trusted(path):
     """Return the bytes of the file `path`; raises ConfigError when others could change it, EnvironmentError."""
     here = _trusted_path(path)
     descriptor = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(descriptor, 'rb') as opened:
-        status = os.fstat(opened.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _refusal(path, 'is not in a regular file')
+        if status.st_size > _MOST_SOURCE:
+            raise _refusal(path, 'is in a file larger than 1 MiB')
         _refuse_untrusted(here, status)
-        source = opened.read(_MOST_SOURCE + 1)
-    if len(source) > _MOST_SOURCE:
-        raise _refusal(path, 'is in a file larger than 1 MiB')
-    return source
+        return b''.join(iter(lambda: os.read(descriptor, 1 << 16), b''))
+    finally:
+        os.close(descriptor)
 
 
 def _trusted_path(path):

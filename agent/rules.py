@@ -132,12 +132,6 @@ def matcher(patterns):
     return find
 
 
-def name_matcher(patterns):
-    """Return a function(name) -> True when one of the patterns matches the native file name; raises Refused."""
-    find = matcher(patterns)
-    return lambda name: find(name_key(name)) is not None
-
-
 def _chunk(sources, members):
     """Return a function(key) -> index or None for patterns that fit into one expression."""
     match = re.compile('(?:%s)\\Z' % '|'.join(sources), re.DOTALL).match
@@ -247,7 +241,7 @@ def _split_authority(authority, default_port):
     if '@' in authority:
         raise Refused('user and password do not belong in a URL: username and password_file are for them')
     host, port = authority, ''
-    found = re.match(r'(.*):([^:\]]*)\Z', authority, re.DOTALL)
+    found = re.match(r'(\[[^\]]*\]|[^:\[]*):(.*)\Z', authority, re.DOTALL)
     if found:
         host, port = found.groups()
         if not re.match(r'[0-9]{1,5}\Z', port) or not 1 <= int(port) <= 65535:

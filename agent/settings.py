@@ -57,7 +57,7 @@ def _duration(least, most):
         elif found:
             seconds = int(found.group(1)) * _UNITS[found.group(2)]
         elif re.match(r'[0-9]+\Z', text):
-            raise Refused('a number needs a unit: did you mean %ss' % text)
+            raise Refused('a number needs a unit: did you mean %ss' % text[:12])
         else:
             raise Refused('not a duration: write one like 500ms, 5s, 2m, 1h or 5d')
         if seconds < least or seconds == 0 and least > 0:
@@ -216,7 +216,7 @@ SETTINGS = tuple([Setting(*row) for row in (
     ('ignore', AGENT, PATTERNS, '.*, *.tmp, *.part, *.partial, *.filepart, *~, *.reason', ANY_VALUE,
      'names that are never collected'),
     ('keep_sent', AGENT, _number(0, 36500), '0', ANY_VALUE, 'days that sent/ is kept; 0: for ever'),
-    ('router', AGENT, PLUGIN, '', ANY_VALUE, 'function that is asked first where a file goes: a receiver, a URL or None'),
+    ('router', AGENT, PLUGIN, '', ANY_VALUE, 'function asked first where a file goes: a receiver, a URL or None'),
     ('run_dir', AGENT, PATH, '/var/run/envio', LATER, 'folder of the pid file'),
     ('log_file', AGENT, PATH, '', ANY_VALUE, 'file the log is appended to; empty: stderr'),
     ('log_level', AGENT, _choice('debug', 'info', 'warning', 'error'), 'info', ANY_VALUE, 'least weight of a log line'),
@@ -274,6 +274,11 @@ SETTINGS = tuple([Setting(*row) for row in (
 
 FOR_AGENT = dict([(s.name, s) for s in SETTINGS if s.where != RECEIVER])
 FOR_RECEIVER = dict([(s.name, s) for s in SETTINGS if s.where != AGENT])
+
+
+def duration(text):
+    """Return the seconds (float) of a duration as people write it, `5m` or 0; raises rules.Refused."""
+    return LONG.parse(text)
 
 
 def works(setting, value, default):

@@ -253,10 +253,16 @@ class Spool(object):
         me = object()
         for candidate in _numbered(name, len(beside)):
             target = folder + '/' + candidate
-            if self._claims.setdefault(target, me) is me:
-                if not self._taken(target) and not (beside and self._taken(target + beside)):
-                    return target
-                del self._claims[target]
+            if self._claims.setdefault(target, me) is not me:
+                continue
+            free = False
+            try:
+                free = not self._taken(target) and not (beside and self._taken(target + beside))
+            finally:
+                if not free:
+                    del self._claims[target]
+            if free:
+                return target
 
     def _rename(self, file, target):
         source = self.path + '/' + file.name

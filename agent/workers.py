@@ -110,7 +110,8 @@ class Pool(object):
 
     def ended(self):
         """Return True when no worker is left."""
-        return not self._transports
+        with self._lock:
+            return not self._transports
 
     def _rouse(self, count):
         count = min(count, self._idle)
@@ -133,9 +134,11 @@ class Pool(object):
         except Exception:
             log.exception('a worker ended: this is a fault of the program')
         finally:
-            del self._transports[me]
             transport.close()
-            self._notify()
+            with self._lock:
+                # In one step: once nobody is left, nobody may touch what the main thread then takes down.
+                del self._transports[me]
+                self._notify()
 
     def _outcome(self, job, transport):
         begin = self._clock()

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
 LONGEST = 120  # seconds a test may take
 
-sys.path.insert(0, ROOT)
+sys.path[:0] = [ROOT, HERE]
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
 """Runs the tests on every interpreter of this machine, and says in one table what ran: `make test` is this.
 
-    .venv/bin/python tests/interpreters.py [ENVIRONMENT...]      (py26, py311, 3.11, lint; none: all of tox.ini)
+    .venv/bin/python tests/interpreters.py [ENVIRONMENT...]      (py311, 3.11, lint; none: all of tox.ini)
 
-tox does the work. What it says at the end is not relied on, as it also praises a run that left most of it out: the table
-is made from the report that each environment's pytest wrote. The exit code is 0 only if every environment whose
+tox does the work. What it says at the end is not relied on, as it also praises a run that left most of it out: the
+table is made from the report that each environment's pytest wrote. The exit code is 0 only if every environment whose
 interpreter is on this machine ran and passed. The last line is the sum: `N passed, N failed, N skipped`.
 """
 
@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.path.join(ROOT, '.tox')
 AT_ONCE = '2'
+OWN_WAY = ('lint', 'python26')  # environments that tox makes with the Python it runs on
 PASSED, FAILED, ABSENT = 'passed', 'FAILED', 'not run'
 
 
@@ -57,7 +58,7 @@ def find(environment, path):
     where there are only ones that don't start."""
     if environment == 'lint':
         return sys.executable, version_of(sys.executable)
-    name = 'python%s.%s' % (environment[2], environment[3:])
+    name = re.sub(r'^\D+(\d)', r'python\1.', environment)
     broken = None
     for folder in path:
         python = os.path.join(folder, name)
@@ -70,10 +71,15 @@ def find(environment, path):
 
 
 def run_tox(wanted, pythons, path):
-    """Run tox on the wanted environments; return what it reports of each, by name."""
+    """Run tox on the wanted environments; return what it reports of each, by name.
+
+    pythons: the interpreters it is to make environments from, lest it takes others of the same version.
+    """
     report = os.path.join(WORK, 'report.json')
     command = [sys.executable, '-m', 'tox', 'run-parallel', '-p', AT_ONCE, '--parallel-no-spinner', '-c', ROOT,
-               '--result-json', report, '-e', ','.join(wanted), '--discover'] + pythons
+               '--result-json', report, '-e', ','.join(wanted)]
+    if pythons:
+        command += ['--discover'] + pythons
     surroundings = dict(os.environ, PATH=os.pathsep.join(path), NO_COLOR='1', PYTHONDONTWRITEBYTECODE='1')
     surroundings.pop('PYTHONPATH', None)
     sys.stdout.flush()
@@ -99,6 +105,9 @@ class Run(object):
 
     def judge(self, by_tox):
         """Take in the report that pytest left, and what tox says of the environment ({} = it never came to it)."""
+        if by_tox.get('python') and self.environment != 'python26':
+            self.python = by_tox['python']['executable']
+            self.version = by_tox['python']['version'].split()[0]
         if os.path.exists(self.report):
             self.count(ElementTree.parse(self.report))
         ran = self.passed > 0 or self.environment == 'lint'
@@ -150,10 +159,13 @@ def table(runs):
 def chosen(arguments):
     """Return the environments that the arguments name; all without any."""
     known = environments()
-    names = [re.sub(r'^(?:py(?:thon)?)?(\d)\.?(\d+)$', r'py\1\2', argument) for argument in arguments]
-    for name in names:
-        if name not in known:
-            sys.exit('%s: no such environment: one of %s' % (name, ' '.join(known)))
+    by_digits = dict((re.sub(r'\D', '', name) or name, name) for name in known)
+    names = []
+    for argument in arguments:
+        name = by_digits.get(re.sub(r'^(py|python)?([23])\.?(\d+)$', r'\2\3', argument))
+        if name is None:
+            sys.exit('%s: no such environment: one of %s' % (argument, ' '.join(known)))
+        names.append(name)
     return names or known
 
 
@@ -167,7 +179,9 @@ def main(arguments):
     for stale in [os.path.join(WORK, name) for name in ('report.json', 'summary')] + [run.report for run in runs]:
         if os.path.exists(stale):
             os.remove(stale)
-    by_tox = run_tox([run.environment for run in able], [run.python for run in able], path) if able else {}
+    # virtualenv gives up where one of these is a Python that it doesn't know.
+    pythons = [run.python for run in able if run.environment not in OWN_WAY]
+    by_tox = run_tox([run.environment for run in able], pythons, path) if able else {}
     for run in runs:
         if run.python:
             run.judge(by_tox.get(run.environment, {}))

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from tests.conftest import ROOT
 
 CRON = '/usr/bin:/bin'
 SHELLS = (('sh',), ('dash',), ('bash', '--posix'), ('busybox', 'sh'), ('mksh',))
@@ -142,10 +142,7 @@ def test_a_script_that_does_not_answer_is_passed_over(tree, shell, tmpdir):
 
 def test_a_real_interpreter_is_not_tried_first(tree, tmpdir):
     nowhere_else(tree)
-    real = os.path.realpath(sys.executable)
-    if os.path.basename(real) != 'python%d.%d' % sys.version_info[:2]:
-        pytest.skip('the interpreter of this test is not named by its version')
-    tmpdir.mkdir('only').join(os.path.basename(real)).mksymlinkto(real)
+    tmpdir.mkdir('only').join('python%d.%d' % sys.version_info[:2]).mksymlinkto(os.path.realpath(sys.executable))
     text = tree.join('bin', 'envio').read()
     assert text.count('    "$python" -E') == 1
     tree.join('bin', 'envio').write(text.replace('    "$python" -E', '    echo tried >&2; "$python" -E'))

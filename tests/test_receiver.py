@@ -1,0 +1,411 @@
+"""The tryout receiver, over real sockets: what it stores, what it answers, what it says, how it goes and comes back."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from agent import compat, receiver, receiver_rules
+from agent.errors import AgentError, UsageError
+from tests.conftest import ROOT
+
+EXAMPLES = os.path.join(ROOT, 'agent', 'examples')
+
+
+class Client(object):
+    """One connection to the receiver that keeps what it is told."""
+
+    def __init__(self, port):
+        self._connection = compat.http_client.HTTPConnection('127.0.0.1', port, timeout=10)
+
+    def send(self, name=None, body=b'', method='POST', path='/in', headers=()):
+        """Return (status, reply, body)."""
+        every = dict(headers)
+        if name is not None:
+            every['X-File-Name'] = compat.percent(name)
+        self._connection.request(method, path, body, every)
+        reply = self._connection.getresponse()
+        return reply.status, reply, reply.read()
+
+    def close(self):
+        self._connection.close()
+
+
+@pytest.fixture
+def start(tmpdir):
+    """A function that starts a receiver with these rules and returns (server, client, lines it said)."""
+    begun = []
+
+    def begin(answers='200', **options):
+        said = []
+        options.setdefault('folder', str(tmpdir.join('in')))
+        server = receiver.serve(answers=answers, say=said.append, **options).start()
+        client = Client(server.port)
+        begun.append((server, client))
+        return server, client, said
+    yield begin
+    for server, client in begun:
+        client.close()
+        server.stop()
+
+
+def files(server):
+    """Return {name: content} of what is stored, all bytes."""
+    folder = compat.fs_bytes(server.folder)
+    found = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), 'rb') as page:
+            found[name] = page.read()
+    return found
+
+
+def raw_exchange(server, raw):
+    """Return all that is answered to the bytes `raw`, until the receiver closes."""
+    peer = socket.create_connection(('127.0.0.1', server.port), 10)
+    try:
+        peer.sendall(raw)
+        peer.shutdown(socket.SHUT_WR)
+        return b''.join(iter(lambda: peer.recv(65536), b''))
+    finally:
+        peer.close()
+
+
+def failure(call, *args):
+    """Return the number of the error that call(*args) ends with, or None. (On 2.6 pytest.raises loses it.)"""
+    try:
+        call(*args)
+    except EnvironmentError as error:
+        return compat.error_number(error)
+    return None
+
+
+# --- what it stores
+
+def test_every_example_arrives_as_it_is_over_one_connection(start):
+    server, client, said = start()
+    sent = {}
+    for name in os.listdir(EXAMPLES):
+        with open(os.path.join(EXAMPLES, name), 'rb') as page:
+            sent[compat.fs_bytes(name)] = page.read()
+    assert len(sent) >= 8
+    assert [client.send(name, body)[0] for name, body in sent.items()] == [200] * len(sent)
+    assert files(server) == sent
+    counts = server.counts()
+    assert (counts.connections, counts.requests, counts.stored) == (1, len(sent), len(sent))
+    assert counts.size == sum([len(body) for body in sent.values()])
+    assert counts.answers == ((200, len(sent)),)
+    assert len(said) == len(sent)
+
+
+@pytest.mark.parametrize('name, kept', [
+    (b'caf\xc3\xa9 \xff\n.txt', b'caf\xc3\xa9 \xff\n.txt'), (b'../../etc/passwd', b'_._.._etc_passwd'),
+    (b'/etc/passwd', b'_etc_passwd'), (b'.hidden', b'_hidden'), (b'..', b'_.'), (b'a\0b', b'a_b'),
+    (b'x' * 300, b'x' * 255),
+])
+def test_a_file_keeps_its_name_as_far_as_that_is_safe(start, name, kept):
+    server, client, _ = start()
+    assert client.send(name, b'1')[0] == 200
+    assert files(server) == {kept: b'1'}
+
+
+def test_nothing_is_overwritten(start):
+    server, client, said = start()
+    for body in (b'1', b'2', b'3'):
+        client.send(b'a.json', body)
+    assert files(server) == {b'a.json': b'1', b'a.json.1': b'2', b'a.json.2': b'3'}
+    assert said[2] == 'POST /in a.json (1 B): 200 OK, stored as a.json.2'
+
+
+def test_the_longest_name_has_room_for_its_number(start):
+    server, client, _ = start()
+    assert [client.send(b'x' * 255, body)[0] for body in (b'1', b'2')] == [200, 200]
+    assert files(server) == {b'x' * 255: b'1', b'x' * 253 + b'.1': b'2'}
+
+
+def test_without_a_file_name_header_the_path_names_the_file(start):
+    server, client, _ = start()
+    client.send(None, b'1', 'PUT', '/in/caf%C3%A9.txt?key=1')
+    client.send(None, b'2', 'POST', '/')
+    client.send(None, b'', 'GET', '/looking')
+    assert files(server) == {b'caf\xc3\xa9.txt': b'1', b'unnamed': b'2'}
+
+
+def test_a_refused_file_is_not_kept(start):
+    server, client, _ = start('bad*=422,worse*=503')
+    assert [client.send(name, b'1')[0] for name in (b'bad', b'worse', b'good')] == [422, 503, 200]
+    assert files(server) == {b'good': b'1'}
+
+
+def test_a_body_of_many_pieces_arrives_whole(start):
+    server, client, _ = start()
+    body = os.urandom(3 * receiver.PIECE + 17)
+    assert client.send(b'big', body)[0] == 200
+    assert files(server) == {b'big': body}
+
+
+def test_a_chunked_body_is_stored_without_its_framing(start):
+    server, _, _ = start()
+    answer = raw_exchange(server, b'POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n'
+                                  b'3;x=y\r\nabc\r\n0a\r\n0123456789\r\n0\r\nTrailer: 1\r\n\r\n')
+    assert answer.startswith(b'HTTP/1.1 200 OK\r\n')
+    assert files(server) == {b'c': b'abc0123456789'}
+
+
+@pytest.mark.parametrize('framing', [
+    b'Content-Length: x\r\n\r\n', b'Content-Length: -1\r\n\r\n', b'Transfer-Encoding: chunked\r\n\r\nq\r\n',
+    b'Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n'])
+def test_a_body_that_is_not_framed_is_a_bad_request(start, framing):
+    server, _, _ = start()
+    answer = raw_exchange(server, b'POST /c HTTP/1.1\r\nHost: x\r\n' + framing)
+    assert answer.startswith(b'HTTP/1.1 400 ')
+    assert b'Connection: close' in answer
+    assert files(server) == {}
+
+
+@pytest.mark.parametrize('body', [b'Content-Length: 9\r\n\r\nabc', b'Transfer-Encoding: chunked\r\n\r\n9\r\nabc'])
+def test_a_file_that_is_cut_leaves_nothing_behind(start, body):
+    server, _, said = start()
+    assert raw_exchange(server, b'POST /in/a.json HTTP/1.1\r\nHost: x\r\n' + body) == b''
+    assert files(server) == {}
+    assert said == ['POST /in/a.json: cut off within the body']
+    assert server.counts().requests == 0
+
+
+def test_a_folder_that_is_gone_is_507_and_said(start):
+    server, client, said = start()
+    os.rmdir(server.folder)
+    assert client.send(b'a', b'1')[0] == 507
+    assert said == ['POST /in a (0 B): 507 Insufficient Storage, not stored: No such file or directory']
+
+
+def test_without_a_folder_it_takes_everything_and_keeps_nothing(start):
+    server, client, _ = start(folder=None)
+    assert client.send(b'a', b'12345')[0] == 200
+    assert server.counts()[1:] == (1, 0, 5, ((200, 1),))
+
+
+# --- what it answers
+
+def test_the_first_rule_that_matches_counts(start):
+    _, client, _ = start('*.csv=422,slow-*=201:delay=1ms,bad*=503:retry-after=5,*=202')
+    names = (b'a.csv', b'bad.csv', b'slow-1', b'bad-1', b'orders')
+    assert [client.send(name)[0] for name in names] == [422, 422, 201, 503, 202]
+    assert client.send(b'bad')[1].getheader('Retry-After') == '5'
+
+
+def test_a_lone_answer_is_for_all_and_no_rule_means_200(start):
+    assert start('503:retry-after=1')[1].send(b'a')[0] == 503
+    assert start('*.csv=422')[1].send(b'a')[0] == 200
+
+
+def test_a_pattern_with_a_slash_is_on_the_path_and_one_without_on_the_path_of_what_has_no_name(start):
+    _, client, _ = start('/down*=503,*/x.csv=404,*.csv=422')
+    assert client.send(b'a', path='/down/1?x')[0] == 503
+    assert client.send(b'a', path='/up/x.csv')[0] == 404
+    assert client.send(b'a.json', path='/up/a.csv')[0] == 200
+    assert client.send(None, path='/up/a.csv')[0] == 422
+
+
+def test_a_pattern_meets_odd_names_byte_by_byte(start):
+    _, client, _ = start('a*.csv=422')
+    assert client.send(b'a\n\xff.csv')[0] == 422
+
+
+def test_times_limits_a_rule_and_then_the_next_one_counts(start):
+    _, client, _ = start('a*=503:times=2,a*=429:times=1')
+    assert [client.send(name)[0] for name in (b'a', b'b', b'a', b'a', b'a')] == [503, 200, 503, 429, 200]
+
+
+def test_a_problem_comes_as_problem_json(start):
+    _, client, _ = start('422:problem=field "total"%2C a number%3A missing caf\xc3\xa9')
+    status, reply, body = client.send(b'a')
+    assert (status, reply.reason) == (422, 'Unprocessable Content')
+    assert reply.getheader('Content-Type') == 'application/problem+json'
+    problem = json.loads(body.decode('ascii'))
+    assert (problem['status'], problem['title']) == (422, 'Unprocessable Content')
+    assert problem['detail'].startswith('field "total", a number: missing caf')
+
+
+def test_rules_can_change_while_it_runs(start):
+    server, client, _ = start('503')
+    assert client.send(b'a')[0] == 503
+    server.answer('201')
+    assert client.send(b'a')[0] == 201
+    with pytest.raises(UsageError):
+        server.answer('nonsense')
+    assert client.send(b'a')[0] == 201
+
+
+def test_an_answer_without_a_body_does_not_disturb_the_next(start):
+    _, client, _ = start('/none=204,/same=304')
+    wanted = [('POST', '/none', 204), ('POST', '/same', 304), ('HEAD', '/in', 200), ('POST', '/in', 200)]
+    for method, path, status in wanted:
+        assert client.send(b'a', b'x', method, path)[0] == status
+
+
+def test_expect_continue_is_answered_before_the_body_comes(start):
+    server, _, _ = start()
+    peer = socket.create_connection(('127.0.0.1', server.port), 10)
+    peer.settimeout(10)
+    peer.sendall(b'POST /in/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n')
+    assert peer.recv(1000) == b'HTTP/1.1 100 Continue\r\n\r\n'
+    peer.sendall(b'abc')
+    assert peer.recv(1000).startswith(b'HTTP/1.1 200 OK\r\n')
+    peer.close()
+    assert files(server) == {b'a': b'abc'}
+
+
+def test_http_1_0_is_answered_and_closed(start):
+    server, _, _ = start()
+    answer = raw_exchange(server, b'POST /in HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx')
+    assert b'\r\nConnection: close\r\n' in answer
+
+
+def test_close_reads_the_request_and_ends_the_connection(start):
+    server, _, said = start('close')
+    assert raw_exchange(server, b'POST /in HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc') == b''
+    assert said == ['POST /in (3 B): closed without an answer']
+    assert server.counts().answers == (('close', 1),)
+
+
+def test_hang_never_answers_until_it_is_stopped(start):
+    server, _, said = start('hang')
+    peer = socket.create_connection(('127.0.0.1', server.port), 10)
+    peer.sendall(b'POST /in HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc')
+    peer.settimeout(0.05)
+    with pytest.raises(socket.timeout):
+        peer.recv(1)
+    peer.settimeout(10)
+    server.stop()
+    assert peer.recv(1) == b''
+    peer.close()
+    assert said == ['POST /in (3 B): no answer']
+
+
+def test_a_delayed_answer_does_not_delay_the_end(start):
+    server, _, _ = start('200:delay=1h')
+    peer = socket.create_connection(('127.0.0.1', server.port), 10)
+    peer.sendall(b'POST /in HTTP/1.1\r\nContent-Length: 0\r\n\r\n')
+    begun = compat.monotonic()
+    server.stop()
+    assert compat.monotonic() - begun < 5
+    peer.close()
+
+
+@pytest.mark.parametrize('answers, words', [
+    ('', 'an empty rule'), ('200,', 'an empty rule'), ('*.csv', 'neither an answer'), ('=200', 'neither an answer'),
+    ('*=', 'not a code'), ('*=600', 'not a code'), ('99', 'not a code'), ('*=fine', 'not a code'),
+    ('200:delay=5', 'delay=DURATION'), ('200:delay', 'delay=DURATION'), ('503:retry-after=soon', 'retry-after'),
+    ('503:times=-1', 'times=N'), ('422:problem=', 'problem=TEXT'), ('422:problem=a:b', '%3A'),
+    ('close:problem=x', 'not for close'), ('[a=200', 'a [ without its ]'),
+])
+def test_rules_that_make_no_sense_are_refused_with_a_sentence(answers, words):
+    with pytest.raises(UsageError) as caught:
+        receiver_rules.parse_rules(answers)
+    assert str(caught.value).startswith('--answer: ')
+    assert words in str(caught.value)
+
+
+# --- how it goes and comes back
+
+def test_stopped_it_refuses_and_started_again_it_is_back_on_its_port(start):
+    server, client, _ = start()
+    port = server.port
+    assert client.send(b'a')[0] == 200
+    for _ in range(3):
+        server.stop()
+        server.stop()
+        assert failure(socket.create_connection, ('127.0.0.1', port), 10) == errno.ECONNREFUSED
+        assert server.start().port == port
+        again = Client(port)
+        assert again.send(b'a')[0] == 200
+        again.close()
+    assert server.counts().requests == 4
+
+
+def test_many_connections_at_once_lose_nothing(start):
+    server, _, _ = start('200:delay=20ms')
+    clients = [Client(server.port) for _ in range(20)]
+    peers = []
+    for number, client in enumerate(clients):
+        peer = socket.create_connection(('127.0.0.1', server.port), 10)
+        peer.sendall(('PUT /in/same HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n%02d' % number).encode('ascii'))
+        peers.append(peer)
+    for peer in peers:
+        assert b''.join(iter(lambda: peer.recv(65536), b'')).startswith(b'HTTP/1.1 200 OK')
+        peer.close()
+    stored = files(server)
+    assert len(stored) == 20
+    assert sorted(stored.values()) == [('%02d' % number).encode('ascii') for number in range(20)]
+
+
+def test_a_port_that_is_taken_is_a_sentence(start):
+    server, _, _ = start()
+    with pytest.raises(AgentError) as caught:
+        receiver.serve(server.port)
+    assert str(caught.value) == ("receiver: can't listen on 127.0.0.1 port %d: Address already in use: "
+                                 'choose another port' % server.port)
+
+
+@pytest.mark.parametrize('port', [-1, 70000])
+def test_a_port_that_is_none_is_a_sentence(port):
+    with pytest.raises(AgentError) as caught:
+        receiver.serve(port)
+    assert "can't listen" in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_is_a_sentence(tmpdir):
+    tmpdir.join('file').write('x')
+    with pytest.raises(AgentError) as caught:
+        receiver.serve(folder=str(tmpdir.join('file', 'below')))
+    assert "can't make the folder" in str(caught.value)
+
+
+def test_a_request_that_is_not_http_is_answered_and_said_safely(start):
+    server, _, said = start()
+    raw_exchange(server, b'\x1b[31m \xff nonsense\r\n\r\n')
+    assert len(said) == 1
+    assert '\x1b' not in said[0]
+
+
+# --- the command
+
+COMMAND = ('import sys; sys.path.insert(0, %r); from agent import receiver; '
+           'sys.exit(receiver.run(folder=sys.argv[1], answers=sys.argv[2]))' % ROOT)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_the_command_prints_its_url_and_a_line_for_each_request_and_ends_cleanly(tmpdir, number):
+    child = subprocess.Popen([sys.executable, '-B', '-c', COMMAND, str(tmpdir.join('in')), '*=201'],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=True, env={'LC_ALL': 'C'})
+    try:
+        first = child.stdout.readline().decode('ascii')
+        assert first.startswith('listening on http://127.0.0.1:')
+        client = Client(int(first.rpartition(':')[2]))
+        assert client.send(b'caf\xc3\xa9', b'x')[0] == 201
+        line = child.stdout.readline()
+        assert line.startswith(b'POST /in caf')
+        assert b' (1 B): 201 Created, stored as caf' in line
+        client.close()
+    finally:
+        child.send_signal(number)
+        rest, errors = child.communicate()
+    assert (child.returncode, rest, errors) == (0, b'', b'')
+
+
+def test_the_command_ends_when_nobody_reads_its_lines(tmpdir):
+    child = subprocess.Popen([sys.executable, '-B', '-c', COMMAND, str(tmpdir.join('in')), '200'],
+                             stdout=subprocess.PIPE, close_fds=True)
+    client = Client(int(child.stdout.readline().decode('ascii').rpartition(':')[2]))
+    child.stdout.close()
+    try:
+        client.send(b'a', b'x')
+    except (EnvironmentError, compat.http_client.HTTPException):
+        pass  # it may be gone before it answers
+    client.close()
+    child.wait()
