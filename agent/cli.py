@@ -123,7 +123,8 @@ def _setup(path):
     """Return (Config, Router) of a configuration file."""
     from agent import config, router
     loaded = config.load(path)
-    return loaded, router.Router(loaded)
+    plugin = router.load_plugin(loaded.router) if loaded.router else None
+    return loaded, router.Router(loaded, plugin)
 
 
 def run(common, argv):

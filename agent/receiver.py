@@ -6,7 +6,6 @@ be understood and AgentError where the port or the folder can't be used.
 """
 
 import errno
-import json
 import os
 import re
 import signal
@@ -17,8 +16,8 @@ import threading
 from collections import namedtuple
 
 from agent import compat, text
-from agent.errors import AgentError
-from agent.receiver_rules import ACCEPT, HANG, REPLY, choose, described, parse_rules, phrase
+from agent.errors import AgentError, UsageError
+from agent.receiver_rules import ACCEPT, HANG, REPLY, choose, compose, described, parse_rules
 from agent.wakeup import LONGEST, Wakeup
 
 # What a server has done so far.
@@ -138,6 +137,9 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
     def handle_expect_100(self):
         return True  # 2.6 doesn't call it: do_POST says it, on every Python
 
+    def log_request(self, code='-', size='-'):
+        pass  # do_POST says more
+
     def log_message(self, form, *args):
         self.server.say(text.printable(compat.wire(form % args)))
 
@@ -200,23 +202,8 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
         if answer.kind != REPLY:
             self.close_connection = True
             return
-        head = ['HTTP/1.1 %d %s' % (answer.status, phrase(answer.status)), 'Date: ' + self.date_time_string()]
-        body = ('%d %s\n' % (answer.status, phrase(answer.status))).encode('ascii')
-        kind = 'text/plain'
-        if answer.problem is not None:
-            kind = 'application/problem+json'
-            body = json.dumps({'title': phrase(answer.status), 'status': answer.status,
-                               'detail': answer.problem}).encode('ascii') + b'\n'
-        if answer.retry_after is not None:
-            head.append('Retry-After: ' + answer.retry_after)
-        if self.close_connection:
-            head.append('Connection: close')
-        if answer.status in (204, 304):
-            body = b''
-        else:
-            head += ['Content-Type: ' + kind, 'Content-Length: %d' % len(body)]
-        raw = '\r\n'.join(head + ['', '']).encode('ascii')
-        self.connection.sendall(raw if self.command == 'HEAD' else raw + body)
+        head, body = compose(answer, self.date_time_string(), self.close_connection)
+        self.connection.sendall(head if self.command == 'HEAD' else head + body)
 
 
 # --- the server
@@ -248,7 +235,7 @@ class TryoutServer(object):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.host, self.port))
             listener.listen(BACKLOG)
-        except (EnvironmentError, OverflowError) as error:
+        except EnvironmentError as error:
             raise AgentError('receiver: can\'t listen on %s port %s: %s: choose another port'
                              % (self.host, self.port, compat.error_text(error)))
         self._listener, self.port = listener, listener.getsockname()[1]
@@ -351,8 +338,10 @@ def serve(port=0, host='127.0.0.1', folder=None, answers='200', say=None):
 
     port: 0 = any free one; folder: where accepted files go, made when it is missing, None = keep nothing;
     answers: rules as parse_rules reads them; say: function(line), called in threads, or None.
-    Raises UsageError for the rules and AgentError for port and folder.
+    Raises UsageError for rules and numbers that make no sense, AgentError for a port or folder that can't be used.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError('--port: %d is not a port: they go from 1 to 65535, 0 takes any that is free' % port)
     if folder is not None and not os.path.isdir(folder):
         try:
             os.makedirs(folder)

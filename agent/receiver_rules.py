@@ -1,9 +1,10 @@
-"""How the tryout receiver is told to answer: the text of `--answer`, read into rules that are tried in order.
+"""How the tryout receiver is told to answer: the text of `--answer`, read into rules, and answers put into bytes.
 
 Pure: no I/O, no clock; only a rule's own `left` changes. Called by receiver.py. Raises UsageError for a text
 that can't be understood.
 """
 
+import json
 import re
 from collections import namedtuple
 
@@ -26,8 +27,9 @@ ACCEPT = Answer(REPLY, 200, None, None, 0.0, None)
 _ALONE = re.compile(r'(?:[0-9]+|close|hang)(?::|$)')  # an answer without a pattern: for all
 _DELAY = re.compile(r'([0-9]{1,9})(ms|s|m|h|d)\Z')
 _UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
-# Codes that Pythons name differently or not at all (RFC 9110 15.5, RFC 6585 4, RFC 8470 5.2).
-_PHRASES = {413: 'Content Too Large', 422: 'Unprocessable Content', 425: 'Too Early', 429: 'Too Many Requests'}
+# Codes that Pythons name differently or not at all (RFC 9110 15.5, RFC 6585 4, RFC 8470 5.2, RFC 4918 11.5).
+_PHRASES = {413: 'Content Too Large', 422: 'Unprocessable Content', 425: 'Too Early', 429: 'Too Many Requests',
+            507: 'Insufficient Storage'}
 
 
 class Rule(object):
@@ -109,6 +111,28 @@ def choose(found, name, path):
 def phrase(status):
     """Return the words that belong to a status code, '' when it has none."""
     return _PHRASES.get(status) or compat.http_client.responses.get(status, '')
+
+
+def compose(answer, date, closes):
+    """Return an Answer with a status as (head, body), both bytes.
+
+    date: the Date header's value, native; closes: whether the connection ends with it.
+    """
+    line = '%d %s' % (answer.status, phrase(answer.status))
+    kind, body = 'text/plain', line + '\n'
+    if answer.problem is not None:
+        kind = 'application/problem+json'
+        body = json.dumps({'title': phrase(answer.status), 'status': answer.status, 'detail': answer.problem}) + '\n'
+    head = ['HTTP/1.1 ' + line, 'Date: ' + date]
+    if answer.retry_after is not None:
+        head.append('Retry-After: ' + answer.retry_after)
+    if closes:
+        head.append('Connection: close')
+    if answer.status in (204, 304):
+        body = ''
+    else:
+        head += ['Content-Type: ' + kind, 'Content-Length: %d' % len(body)]
+    return compat.wire('\r\n'.join(head + ['', ''])), compat.wire(body)
 
 
 def described(answer):
