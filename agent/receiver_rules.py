@@ -8,7 +8,7 @@ import json
 import re
 from collections import namedtuple
 
-from agent import compat, rules
+from agent import compat, rules, settings
 from agent.errors import UsageError
 
 REPLY, CLOSE, HANG = 'reply', 'close', 'hang'
@@ -25,8 +25,6 @@ Answer = namedtuple('Answer', (
 ACCEPT = Answer(REPLY, 200, None, None, 0.0, None)
 
 _ALONE = re.compile(r'(?:[0-9]+|close|hang)(?::|$)')  # an answer without a pattern: for all
-_DELAY = re.compile(r'([0-9]{1,9})(ms|s|m|h|d)\Z')
-_UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
 # Codes that Pythons name differently or not at all (RFC 9110 15.5, RFC 6585 4, RFC 8470 5.2, RFC 4918 11.5).
 _PHRASES = {413: 'Content Too Large', 422: 'Unprocessable Content', 425: 'Too Early', 429: 'Too Many Requests',
             507: 'Insufficient Storage'}
@@ -91,9 +89,8 @@ def _with_option(answer, option, _, value):
         return answer._replace(retry_after=value)
     if option == 'times' and re.match(r'[0-9]{1,9}\Z', value):
         return answer._replace(times=int(value))
-    duration = _DELAY.match(value)
-    if option == 'delay' and duration:
-        return answer._replace(delay=int(duration.group(1)) * _UNITS[duration.group(2)])
+    if option == 'delay':
+        return answer._replace(delay=settings.duration(value))
     raise rules.Refused('the option %r is none of problem=TEXT, retry-after=SECONDS, delay=DURATION (such as 500ms or '
                         '2s) and times=N; in TEXT write %%2C for a comma and %%3A for a colon' % (option + _ + value))
 

@@ -10,7 +10,7 @@ import pytest
 from agent import compat, config, engine, lanes, receiver as tryout, router
 from agent.errors import ConfigError, LockedError
 from agent.wakeup import Wakeup
-from tests.servers import refusing_port, tarpit
+from tests.servers import ScriptedServer, ok, refusing_port, tarpit
 
 CONFIG = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 200ms\n%s\n'
 SECTION = '[receiver:%s]\nmatch = %s\nurl = %s\n%s\n'
@@ -186,18 +186,23 @@ def test_a_receiver_that_recovers_gets_its_files(host):
 
 
 def test_every_attempt_of_a_file_carries_the_same_key_also_after_a_restart(host):
-    keys = []
-    for answers in ('503', '503', '422'):
-        host.sections = []
-        host.receiver(host.serve(answers))
-        if not keys:
-            host.put('a')
-        agent = host.once()
-        result = sorted(agent.stats.receivers)
-        assert result == ['orders']
-        keys.append(open(os.path.join(host.spool, '.envio', 'id')).read())
-    assert len(set(keys)) == 1
-    assert host.rejected() == ['a', 'a.reason']
+    with ScriptedServer([('read_request',), ('send', ok(status='503 Busy'))]) as server:
+        host.receiver('http://127.0.0.1:%d/' % server.port)
+        host.put('a', 'b')
+        for _ in range(3):
+            host.once()
+        keys = {}
+        for sent in server.requests():
+            headers = dict(sent.headers)
+            keys.setdefault(headers['X-File-Name'], []).append(headers['Idempotency-Key'])
+        os.utime(os.path.join(host.spool, 'a'), (1, 1))  # another version of the file
+        host.once()
+        newest = [dict(sent.headers)['Idempotency-Key'] for sent in server.requests()][-2:]
+    assert sorted(keys) == ['a', 'b']
+    assert [len(tried) for tried in keys.values()] == [3, 3]
+    assert [len(set(tried)) for tried in keys.values()] == [1, 1]
+    assert keys['a'][0] != keys['b'][0]
+    assert keys['a'][0] not in newest and keys['b'][0] in newest
 
 
 def test_new_files_are_found_while_it_runs(host):

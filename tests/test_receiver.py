@@ -300,7 +300,7 @@ def test_a_delayed_answer_does_not_delay_the_end(start):
 @pytest.mark.parametrize('answers, words', [
     ('', 'an empty rule'), ('200,', 'an empty rule'), ('*.csv', 'neither an answer'), ('=200', 'neither an answer'),
     ('*=', 'not a code'), ('*=600', 'not a code'), ('99', 'not a code'), ('*=fine', 'not a code'),
-    ('200:delay=5', 'delay=DURATION'), ('200:delay', 'delay=DURATION'), ('503:retry-after=soon', 'retry-after'),
+    ('200:delay=5', 'needs a unit'), ('200:delay', 'not a duration'), ('503:retry-after=soon', 'retry-after'),
     ('503:times=-1', 'times=N'), ('422:problem=', 'problem=TEXT'), ('422:problem=a:b', '%3A'),
     ('close:problem=x', 'not for close'), ('[a=200', 'a [ without its ]'),
 ])
