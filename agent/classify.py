@@ -76,6 +76,9 @@ def _date(value):
     from email.utils import parsedate_tz
     try:
         parsed = parsedate_tz(value)
-        return None if parsed is None else calendar.timegm(parsed[:6] + (0, 1, 0)) - (parsed[9] or 0)
+        if parsed is None:
+            return None
+        year = parsed[0] + (1900 if 68 < parsed[0] < 100 else 2000 if parsed[0] < 100 else 0)  # 2.6 leaves `25`
+        return calendar.timegm((year,) + parsed[1:6] + (0, 1, 0)) - (parsed[9] or 0)
     except (TypeError, ValueError, IndexError, OverflowError):  # what versions of it raise on odd dates
         return None

@@ -1,4 +1,4 @@
-"""`envio demo`: the whole thing in a temporary folder: real files, three receivers on loopback, what happens as it happens.
+"""`envio demo`: the whole thing in a temporary folder: real files, three receivers on loopback, shown as it happens.
 
 Called by cli.py. It checks what it shows: the exit code is 0 only when every file is where it has to be.
 """

@@ -28,9 +28,9 @@ log = logging.getLogger('envio')
 def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
     """Collect and send: until a signal says stop, or with `once` until everything there is was tried once.
 
-    setup: (records.Config, router.Router); wakeup: wakeup.Wakeup that catches the signals; max_time: seconds after which
-    nothing new is started, or None; reload: () -> setup, called for SIGHUP, raises AgentError; watch: called with the
-    Agent at each turn, returns the seconds until it wants to be called again, for a progress line.
+    setup: (records.Config, router.Router); wakeup: wakeup.Wakeup that catches the signals; max_time: seconds after
+    which nothing new is started, or None; reload: () -> setup, called for SIGHUP, raises AgentError; watch: called
+    with the Agent at each turn, for a progress line; it returns when it wants to be called again.
     Returns the Agent as it was at the end, its spools given back.
     """
     agent = Agent(setup, wakeup, once)

@@ -71,7 +71,8 @@ class Stderr(logging.Handler):
 
 class Syslog(logging.Handler):
     """Writes to the system's log, facility daemon."""
-    PRIORITIES = ((logging.ERROR, syslog.LOG_ERR), (logging.WARNING, syslog.LOG_WARNING), (logging.INFO, syslog.LOG_INFO))
+    PRIORITIES = ((logging.ERROR, syslog.LOG_ERR), (logging.WARNING, syslog.LOG_WARNING),
+                  (logging.INFO, syslog.LOG_INFO))
 
     def __init__(self):
         logging.Handler.__init__(self)
@@ -90,8 +91,8 @@ class Syslog(logging.Handler):
 def setup(config=None, loudness=0, quiet=False):
     """Send the agent's log lines where the configuration says; call it again after a reload.
 
-    config: records.Config, or None before there is one; loudness: -1 for -q, 0, 1 for -v; quiet: True for commands that
-    are silent unless something is wrong. Raises ConfigError when log_file can't be opened.
+    config: records.Config, or None before there is one; loudness: -1 for -q, 0, 1 for -v; quiet: True for commands
+    that are silent unless something is wrong. Raises ConfigError when log_file can't be opened.
     """
     logging.raiseExceptions = False
     handlers = []

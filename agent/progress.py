@@ -41,4 +41,5 @@ def line(stats, found, now):
     seconds = max(now - stats.since, 0.001)
     rate = done / seconds
     left = text.duration((files - done) / rate) if rate and files > done else '-'
-    return '%d/%d files  %.0f files/s  %s/s  %s left' % (done, files, rate, text.size(stats.total('bytes') / seconds), left)
+    return '%d/%d files  %.0f files/s  %s/s  %s left' % (
+        done, files, rate, text.size(stats.total('bytes') / seconds), left)

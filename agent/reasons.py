@@ -26,8 +26,8 @@ def compose(ticket, outcome, key, config_path, wall):
         ('Time', time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(wall))),
         ('Attempts', '%d' % (ticket.attempts + 1)),
         ('Idempotency-Key', key),
-        ('Requeue', 'envio -c %s requeue %s' % (text.shell_word(config_path) or text.shown(config_path),
-                                               text.shell_word(name) or '--all')),
+        ('Requeue', 'envio -c %s requeue %s' % (
+            text.shell_word(config_path) or text.shown(config_path), text.shell_word(name) or '--all')),
     ]
     head = ''.join(['%s: %s\n' % line for line in lines])
     shown = text.printable(body, MOST_SHOWN, '\n\t')

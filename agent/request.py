@@ -75,5 +75,7 @@ def file_head(receiver, file, size, key):
     size: bytes of the body; key: the Idempotency-Key.
     """
     kind = receiver.content_type
-    return compat.config_bytes('Content-Type: %s\r\nContent-Length: %d\r\nIdempotency-Key: %s\r\nX-File-Name: %s\r\n\r\n' % (
-        content_type(file.name) if kind == 'auto' else kind, size, key, compat.percent(compat.fs_bytes(file.name))))
+    return compat.config_bytes(
+        'Content-Type: %s\r\nContent-Length: %d\r\nIdempotency-Key: %s\r\nX-File-Name: %s\r\n\r\n' % (
+            content_type(file.name) if kind == 'auto' else kind, size, key,
+            compat.percent(compat.fs_bytes(file.name))))

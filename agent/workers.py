@@ -159,6 +159,7 @@ class Pool(object):
                 self.lanes.settle(job, outcome, self._clock(), random.random())
                 if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
                     self._tell()
+            waited = False
             while True:
                 if self._stopping or self._living > self._size:
                     self._living -= 1
@@ -168,7 +169,10 @@ class Pool(object):
                 if job is not None:
                     if self._idle and self.lanes.next_due(now) == now:
                         self._rouse(1)
+                    if waited and self.lanes.busy == 1:
+                        self._tell()  # there is a deadline to watch again
                     return job
                 self._idle += 1
                 self._tell()
                 self._work.wait()
+                waited = True

@@ -7,6 +7,7 @@ table is made from the report that each environment's pytest wrote. The exit cod
 interpreter is on this machine ran and passed. The last line is the sum: `N passed, N failed, N skipped`.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -156,6 +157,18 @@ def table(runs):
     return ['%-*s  %-*s  %s' % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
 
 
+def alone():
+    """Return a lock, held until it is closed: two runs in one tree would take each other's reports away."""
+    lock = open(os.path.join(WORK, 'lock'), 'w')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except EnvironmentError:
+        sys.stdout.write('another run is at work in this tree: waiting for it\n')
+        sys.stdout.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def chosen(arguments):
     """Return the environments that the arguments name; all without any."""
     known = environments()
@@ -176,6 +189,7 @@ def main(arguments):
     able = [run for run in runs if run.version]
     if not os.path.isdir(WORK):
         os.mkdir(WORK)
+    lock = alone()
     for stale in [os.path.join(WORK, name) for name in ('report.json', 'summary')] + [run.report for run in runs]:
         if os.path.exists(stale):
             os.remove(stale)
@@ -191,6 +205,7 @@ def main(arguments):
     sys.stdout.write('\n'.join([''] + table(runs) + footer(tested) + ['', total, '']))
     with open(os.path.join(WORK, 'summary'), 'w') as page:
         page.write(total + '\n')
+    lock.close()
     asked_in_vain = arguments and [run for run in runs if not run.python]
     return 1 if asked_in_vain or not able or [run for run in runs if run.result == FAILED] else 0
 

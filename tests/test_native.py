@@ -178,7 +178,8 @@ def test_the_deadline_ends_what_a_time_out_never_would(sender):
         over = threading.Event()
 
         def watch():
-            while not over.wait(0.05):
+            while not over.is_set():
+                over.wait(0.05)
                 sender.transport.cut(sender.transport._clock())
         watchdog = threading.Thread(target=watch)
         watchdog.start()
@@ -201,7 +202,8 @@ def test_abort_ends_an_exchange_and_does_not_begin_another(sender):
 # --- answers that come early
 
 def test_a_refusal_that_comes_while_the_body_is_sent_is_obeyed(sender):
-    with ScriptedServer([('read_head',), ('send', ok(b'too large', '413 Content Too Large')), ('read_to_end',)]) as server:
+    script = [('read_head',), ('send', ok(b'too large', '413 Content Too Large')), ('read_to_end',)]
+    with ScriptedServer(script) as server:
         assert sender.send(server.port, b'x' * 8000000).status == 413
         server.wait(1)
 

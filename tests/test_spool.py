@@ -111,7 +111,7 @@ def test_a_file_is_opened_as_it_was_collected(spool):
 
 def test_a_file_that_is_another_than_collected_is_not_opened(spool):
     for name, change in (('grown', lambda path: open(path, 'ab').write(b'x')),
-                         ('replaced', lambda path: (os.rename(path, path + '.old'), open(path, 'wb').write(b'content'))),
+                         ('replaced', lambda path: (os.rename(path, path + '.old'), open(path, 'wb').write(b'new'))),
                          ('touched', lambda path: os.utime(path, (1, 1))),
                          ('gone', os.unlink),
                          ('link', lambda path: (os.unlink(path), os.symlink('/etc/passwd', path))),
