@@ -239,9 +239,9 @@ class Spool(object):
             try:
                 self._rename(file, target)
             except OSError as error:
-                if error.errno != errno.ENOENT or self._taken(folder):
+                if error.errno != errno.ENOENT:
                     raise
-                self._make(folder)
+                self._make(folder)  # race: another worker may have made it meanwhile; the second try tells
                 self._rename(file, target)
         finally:
             del self._claims[target]

@@ -209,8 +209,9 @@ def test_new_files_are_found_while_it_runs(host):
     host.put('first')
 
     def until(agent):
-        if agent.stats.total('accepted') == 1 and 'second' not in host.sent():
-            host.put('second')
+        if agent.stats.total('accepted') == 1 and not host.waiting():
+            host.put('.second')
+            os.rename(os.path.join(host.spool, '.second'), os.path.join(host.spool, 'second'))
         return agent.stats.total('accepted') == 2
     host.run(until)
     assert host.sent() == ['first', 'second']

@@ -144,6 +144,20 @@ def test_an_accepted_file_is_in_sent_under_its_name_and_day(spool, name):
     assert not os.path.lexists(os.path.join(spool.path, name))
 
 
+def test_a_folder_of_the_day_that_another_worker_makes_meanwhile_is_no_failure(spool, monkeypatch):
+    real = os.rename
+
+    def rename(source, target):
+        monkeypatch.undo()
+        try:
+            real(source, target)
+        finally:
+            os.mkdir(sent(spool))
+    monkeypatch.setattr(module.os, 'rename', rename)
+    spool.accept(put(spool, 'a'))
+    assert os.listdir(sent(spool)) == ['a']
+
+
 def test_nothing_in_sent_is_ever_overwritten(spool):
     for number in range(3):
         spool.accept(put(spool, 'a', str(number).encode('ascii')))
