@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from agent import compat, errors
+from agent import compat, errors, text
 from agent.errors import AgentError, ConfigError, UsageError
 
 DEFAULT_CONFIG = '/etc/envio/envio.conf'
@@ -43,36 +43,64 @@ class _Parser(optparse.OptionParser):
 
 def main(argv=None):
     """Run the command line `argv` (default: the process's) and return the exit code."""
+    _fill_streams()
     try:
-        try:
-            return _command(sys.argv[1:] if argv is None else argv)
-        finally:
-            sys.stdout.flush()
+        return _command(sys.argv[1:] if argv is None else argv)
     except AgentError as error:
-        for line in str(error).split('\n'):
+        for line in getattr(error, 'problems', [str(error)]):
             _say(line)
         return error.exit_code
+    except _ReaderGone:
+        return errors.EX_OK
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except EnvironmentError as error:
-        if compat.error_number(error) == errno.EPIPE:
-            # Nobody reads our output any more. Python would complain when it flushes at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return errors.EX_OK
-        return _internal(error)
     except Exception as error:
-        return _internal(error)
+        import traceback
+        _write(sys.stderr, traceback.format_exc())
+        _say('internal error: %s: %s: please report this with the lines above' % (error.__class__.__name__, error))
+        return errors.EX_SOFTWARE
 
 
-def _internal(error):
-    import traceback
-    sys.stderr.write(traceback.format_exc())
-    _say('internal error: %s: %s: please report this with the lines above' % (error.__class__.__name__, error))
-    return errors.EX_SOFTWARE
+class _ReaderGone(Exception):
+    """Nobody reads our output any more: no fault of anybody's."""
+
+
+def _fill_streams():
+    """Put /dev/null where the caller closed a standard stream: else the next file opened, such as the lock, would be
+    taken for it, and log lines written there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(os.devnull, 'w')
+    sys.stderr = sys.stderr or open(os.devnull, 'w')
+
+
+def _print(words):
+    """Write to stdout. Raises AgentError when that can't be done."""
+    error = _write(sys.stdout, words)
+    if error is None:
+        return
+    if compat.error_number(error) == errno.EPIPE:
+        raise _ReaderGone
+    raise AgentError('standard output: can\'t be written: %s' % compat.error_text(error))
 
 
 def _say(line):
-    sys.stderr.write(compat.writable('envio: %s\n' % line, sys.stderr))
+    _write(sys.stderr, 'envio: %s\n' % text.printable(compat.config_bytes(line), 10000))
+
+
+def _write(stream, words):
+    """Write and flush; return the error that came of it, or None."""
+    try:
+        stream.write(compat.writable(words, stream))
+        stream.flush()
+    except EnvironmentError as error:
+        # What is left in the buffer would fail again when Python ends, and change the exit code.
+        number = {sys.stdout: 1, sys.stderr: 2}[stream]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        return error
 
 
 def _command(argv):
@@ -80,7 +108,7 @@ def _command(argv):
     if options.version:
         return version(options, [])
     if options.help or not words:
-        sys.stdout.write(HELP)
+        _print(HELP)
         return errors.EX_OK if options.help else errors.EX_USAGE
     name, rest = words[0], words[1:]
     if name in LATER:
@@ -122,7 +150,7 @@ def _options(name, common, argv, add=None, words=False):
 def _setup(path):
     """Return (Config, Router) of a configuration file."""
     from agent import config, router
-    loaded = config.load(path)
+    loaded = config.load(os.path.abspath(path))
     plugin = router.load_plugin(loaded.router) if loaded.router else None
     return loaded, router.Router(loaded, plugin)
 
@@ -189,20 +217,24 @@ def _sum_up(agent, terminal):
         log.log(logging.WARNING if terminal else logging.INFO, '%s', line)
     for name, stats in sorted(agent.stats.receivers.items()):
         if stats.rejected:
-            log.warning('%s: %d files rejected, last: %s: see error/*.reason in the spool', name, stats.rejected,
-                        stats.last_rejection)
-        if stats.failed or stats.held:
-            log.warning('%s: %d tries failed, last: %s: the files stay for the next pass', name,
-                        stats.failed + stats.held, stats.last_failure)
+            log.warning('%s: %s rejected, last: %s: see error/*.reason in the spool', name,
+                        text.count(stats.rejected, 'file'), stats.last_rejection)
+        lane = agent.lanes.lanes.get(name)
+        if lane is not None and lane.held:
+            log.warning('%s: HOLD: %s: nothing of it moves: mend the receiver or its section', name, lane.held)
+        elif stats.failed or stats.held:
+            log.warning('%s: %s failed, last: %s: the files stay for the next pass', name,
+                        text.count(stats.failed + stats.held, 'attempt'), stats.last_failure)
     waiting = agent.waiting()
     if agent.collector.unrouted:
-        log.warning('%d files have no receiver: see `envio route NAME`', agent.collector.unrouted)
+        log.warning('%s without a receiver: see `envio route NAME`', text.count(agent.collector.unrouted, 'file'))
     if agent.lanes.unmoved():
-        log.error('%d files were answered but can\'t be moved: they would be sent again', agent.lanes.unmoved())
+        log.error('%s answered but not moved: the next pass would send again: make room or mend the permissions',
+                  text.count(agent.lanes.unmoved(), 'file'))
     if agent.interrupted:
         log.warning('stopped before everything was tried: the rest waits for the next pass')
     elif waiting:
-        log.warning('%d files wait in the spool', waiting)
+        log.warning('%s waiting in the spool', text.count(waiting, 'file'))
     if agent.stats.total('rejected'):
         return errors.EX_REJECTED
     return errors.EX_WAITING if waiting or agent.interrupted else errors.EX_OK
@@ -233,13 +265,13 @@ def check(common, argv):
     if problems:
         raise ConfigError(problems)
     if options.loudness >= 0:
-        sys.stdout.write('%s: ok: %d spools, %d receivers\n' % (config.path, len(config.spool), len(config.receivers)))
+        _print('%s: ok: %s, %s\n' % (config.path, text.count(len(config.spool), 'spool'),
+                                     text.count(len(config.receivers), 'receiver')))
     return errors.EX_OK
 
 
 def route(common, argv):
     """envio route NAME..."""
-    from agent import text
     options, names = _options('route', common, argv, words=True)
     if not names:
         raise UsageError('route: which NAME? see envio --help')
@@ -258,7 +290,7 @@ def route(common, argv):
             answer = 'no receiver: %s' % target.why
         else:
             answer = '%s %s (%s)' % (target.receiver.name, target.url, target.why)
-        sys.stdout.write(compat.writable('%s: %s\n' % (text.shown(name), answer), sys.stdout))
+        _print('%s: %s\n' % (text.shown(name), answer))
     return code
 
 
@@ -285,7 +317,7 @@ def version(common, argv):
     """envio version"""
     _options('version', common, argv)
     from agent import abilities
-    sys.stdout.write(''.join(['%s\n' % line for line in abilities.lines()]))
+    _print(''.join(['%s\n' % line for line in abilities.lines()]))
     return errors.EX_OK
 
 

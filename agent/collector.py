@@ -29,12 +29,11 @@ class Collector(object):
         self._pool = pool
         self._clock = clock
         self._once = once
-        # Under cron each pass would say it again: the summary has the number.
-        self._level = logging.INFO if once else logging.WARNING
         self.seen = 0           # files collected so far
         self.bytes = 0          # their bytes
         self.unsettled = set()  # once: (spool's path, name) of files that kept changing
         self.unrouted = 0       # files without a receiver in the newest pass
+        self.unreadable = 0     # spools and files that could not be looked at in the newest pass
         self.configure(config, spools, router)
 
     def configure(self, config, spools, router):
@@ -46,7 +45,8 @@ class Collector(object):
         self._checks = deque()   # (when, spool, name) of the watched files, in order of time
         self._watching = {}      # receiver's name -> number of watched files
         self._overflow = set()   # names of receivers that have more on disk than there is room for
-        self._said = set()
+        self._said = set()       # what was said and is still so
+        self._mentioned = set()  # what came up in the present pass
         self._ignored = rules.matcher(config.ignore)  # the index of a pattern, or None
 
     def due(self):
@@ -93,7 +93,9 @@ class Collector(object):
         self._walk = self._names()
         self._scan_due = now + self._config.scan_interval
         self._overflow.clear()
-        self.unrouted = 0
+        self._said &= self._mentioned
+        self._mentioned = set()
+        self.unrouted = self.unreadable = 0
 
     def _names(self):
         for spool in self._spools:
@@ -101,7 +103,7 @@ class Collector(object):
                 for name in spool.names():
                     yield spool, name
             except EnvironmentError as error:
-                self._say(spool.path, 'can\'t be read: %s: trying again', compat.error_text(error))
+                self._say_unreadable(spool.path, 'can\'t be read: %s: trying again', error)
 
     def _advance(self, now, tickets):
         for _ in range(SLICE):
@@ -163,14 +165,23 @@ class Collector(object):
         try:
             return spool.look(name)
         except EnvironmentError as error:
-            self._say(spool.path + '/' + name, 'can\'t be looked at: %s', compat.error_text(error))
+            self._say_unreadable(spool.path + '/' + name, 'can\'t be looked at: %s', error)
             return None, 'gone'
 
     def _say(self, path, sentence, *words):
-        """Log a sentence about a path, once."""
-        if (path, sentence) in self._said:
-            return
-        if len(self._said) >= MOST_SAID:
-            self._said.clear()
-        self._said.add((path, sentence))
-        log.log(self._level, '%s ' + sentence, text.shown(path), *words)
+        # Under cron each pass would say it again: there the summary has the number.
+        self._say_once(logging.INFO if self._once else logging.WARNING, path, sentence, *words)
+
+    def _say_unreadable(self, path, sentence, error):
+        self.unreadable += 1
+        self._say_once(logging.WARNING, path, sentence, compat.error_text(error))
+
+    def _say_once(self, level, path, sentence, *words):
+        """Log a sentence about a path when it becomes true, not in each pass in which it still is."""
+        key = path, sentence
+        known = key in self._said
+        if known or len(self._said) < MOST_SAID:
+            self._said.add(key)
+            self._mentioned.add(key)
+        if not known and key in self._said:
+            log.log(level, '%s ' + sentence, text.shown(path), *words)

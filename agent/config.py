@@ -60,6 +60,9 @@ def parse(raw, path):
     if raw[:2] in (b'\xff\xfe', b'\xfe\xff'):
         problems.add(1, 'the file is UTF-16', 'save it as UTF-8')
         problems.raise_any()
+    if b'\0' in raw:
+        problems.add(raw[:raw.index(b'\0')].count(b'\n') + 1, 'a NUL byte', 'this is no text file')
+        problems.raise_any()
     sections = _read_sections(raw, problems)
     agent = _agent_section(sections, problems)
     own = _values(agent, settings.FOR_AGENT, _defaults(settings.FOR_AGENT), problems)

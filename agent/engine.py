@@ -47,6 +47,7 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
             agent.heed_signals(reload)
             agent.pool.cut()
         agent.stop_workers(watch)
+        agent.interrupted = agent.interrupted and not agent.finished()
     finally:
         agent.unlock()
     return agent
@@ -131,7 +132,8 @@ class Agent(object):
 
     def waiting(self):
         """Return how many files are known to stay in the spools."""
-        return len(self.lanes.known) + self.collector.unrouted + len(self.collector.unsettled)
+        collector = self.collector
+        return len(self.lanes.known) + collector.unrouted + len(collector.unsettled) + collector.unreadable
 
     def heed_signals(self, reload):
         """Do what the signals that came ask for."""
@@ -172,6 +174,7 @@ class Agent(object):
         return ticket._replace(receiver=target.receiver, url=target.url)
 
     def _log_state(self):
+        self.count_results()
         for line in self.stats.summary(compat.monotonic()):
             log.warning('state: %s', line)
         log.warning('state: %d files known, %d out, %d answered but not moved, %d without a receiver', len(

@@ -13,6 +13,7 @@ from agent.errors import ConfigError
 from agent.spool import FILE_MODE
 
 LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING, 'error': logging.ERROR}
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC  # no links; a FIFO that nobody reads must not hang us
 LOOK = 1.0  # seconds between two looks whether the file was rotated
 
 
@@ -28,7 +29,7 @@ class LogFile(logging.Handler):
 
     def _open(self):
         # O_APPEND: after copytruncate the next line is the first again.
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | compat.O_CLOEXEC, FILE_MODE)
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFELY, FILE_MODE)
         self._file = os.fstat(fd)[1:3]
         return fd
 
@@ -38,6 +39,19 @@ class LogFile(logging.Handler):
         except OSError:
             return True
 
+    def _reopen(self):
+        try:
+            fresh = self._open()
+        except EnvironmentError:
+            return  # the old file is better than none
+        os.close(self._fd)
+        self._fd = fresh
+
+    def close(self):
+        """Give the descriptor back (logging.Handler)."""
+        logging.Handler.close(self)
+        os.close(self._fd)
+
     def emit(self, record):
         """Write a line (logging.Handler)."""
         try:
@@ -45,9 +59,7 @@ class LogFile(logging.Handler):
             if now - self._looked >= LOOK:
                 self._looked = now
                 if self._rotated():
-                    fresh = self._open()
-                    os.close(self._fd)
-                    self._fd = fresh
+                    self._reopen()
             os.write(self._fd, compat.log_bytes(self.format(record) + '\n'))
         except EnvironmentError:
             pass  # nowhere to say it

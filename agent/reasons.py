@@ -27,11 +27,18 @@ def compose(ticket, outcome, key, config_path, wall):
         ('Attempts', '%d' % (ticket.attempts + 1)),
         ('Idempotency-Key', key),
         ('Requeue', 'envio -c %s requeue %s' % (
-            text.shell_word(config_path) or text.shown(config_path), text.shell_word(name) or '--all')),
+            text.shell_word(config_path) or text.shown(config_path), _operand(name))),
     ]
     head = ''.join(['%s: %s\n' % line for line in lines])
     shown = text.printable(body, MOST_SHOWN, '\n\t')
     return compat.config_bytes(head + '\n' + shown + ('\n' if shown and not shown.endswith('\n') else ''))
+
+
+def _operand(name):
+    word = text.shell_word(name)
+    if word is None:
+        return '--all'
+    return '-- ' + word if name.startswith('-') else word
 
 
 def problem(reply):
@@ -46,7 +53,7 @@ def problem(reply):
         return ''
     try:
         document = json.loads(reply.body.decode('utf-8'))
-    except ValueError:
+    except (ValueError, RuntimeError):  # RuntimeError: nested deeper than this Python goes
         return ''
     if not isinstance(document, dict):
         return ''

@@ -50,6 +50,11 @@ def _plain(raw):
     return plain if printable(raw, len(raw)) == plain else None
 
 
+def count(number, noun):
+    """Return `1 file`, `2 files`."""
+    return '%d %s%s' % (number, noun, '' if number == 1 else 's')
+
+
 def duration(seconds):
     """Return a duration in seconds as people say it: `0.8 s`, `45 s`, `12 m`, `3 h`, `2 d`."""
     if seconds < 10:

@@ -231,7 +231,7 @@ def test_empty_file_is_told_what_it_needs():
      '4: *.b?; note: a blank and ; inside a value: a comment needs a line of its own'),
     (with_agent('log_file = ; none'),
      '3: log_file = ; none: a blank and ; inside a value: a comment needs a line of its own'),
-    (with_agent('log_file = /a\0b'), '3: log_file = /a?b: holds a control character: take it out'),
+    (with_agent('log_file = /a\x07b'), '3: log_file = /a?b: holds a control character: take it out'),
     (AGENT + '[receiver:a]\nmatch = *\nurl = http://h/\x0b\n',
      '5: url = http://h/?: holds a control character: take it out'),
     (with_agent('settle ='), '3: settle =: needs a value: a duration: 500ms, 5s, 2m, 1h, 5d or 0'),

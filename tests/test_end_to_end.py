@@ -1,4 +1,4 @@
-"""The whole agent as its users have it: bin/envio as a process of its own, real files, real signals, the system's nginx.
+"""The whole agent as its users have it: bin/envio as a process, real files, real signals, the system's nginx.
 
 nginx stores what it is sent, so that every byte can be compared. Where an answer has to wait for the test, a server of
 tests/servers.py waits for it: no test here relies on being quick.
@@ -26,7 +26,7 @@ from tests.servers import Nginx, ScriptedServer, ok
 ENVIO = os.path.join(ROOT, 'bin', 'envio')
 PATIENCE = 60  # seconds that anything may take on a busy machine
 OWN = ('.envio', 'sent', 'error')
-AGENT = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 200ms\nrun_dir = %s\n%s\n'
+AGENT = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 200ms\n%s\n'
 SECTION = '[receiver:%s]\nmatch = %s\nurl = %s\nworkers = 4\n%s\n'
 ODD_NAMES = (b'new\nline', b' blank at both ends ', b'a  b', b'"double" \'single\'', b'50% off %41', b'-rf', b'--',
              b'caf\xc3\xa9', b'\xff\xfe not UTF-8', b'back\\slash', b'semi;colon', b'a?b#c&d=e', b'*', b'$HOME `id`',
@@ -72,16 +72,29 @@ class Process(object):
         """Return its standard error so far."""
         return compat.config_native(read(self._paths[1]))
 
+    def until(self, condition, what):
+        """Wait until condition() is true while the agent works."""
+        def done():
+            ended = self._child.poll() is not None
+            assert condition() or not ended, 'it ended before: %s: %s' % (what, self.said())
+            return condition()
+        until(done, lambda: '%s: %s' % (what, self.said()))
+
     def hears(self, sentence):
         """Wait until it says something with `sentence` in it."""
-        until(lambda: sentence in self.said(), lambda: '%r is said: %s' % (sentence, self.said()))
+        self.until(lambda: sentence in self.said(), sentence)
 
     def state(self):
         """Ask for its state by SIGUSR1, and return it when it is there."""
         before = len(self.said())
         self.signal(signal.SIGUSR1)
-        until(lambda: 'files known' in self.said()[before:], 'it tells its state')
+        self.until(lambda: re.search(r'state: receiver .* out\n', self.said()[before:]), 'it tells its state')
         return self.said()[before:]
+
+    def heeds(self):
+        """Wait until it has acted on the signal it got: it tells its state in the same loop, turn after turn."""
+        for _ in range(3):
+            self.state()
 
     def end(self):
         """Wait for it; return (exit code, standard output, standard error)."""
@@ -107,7 +120,7 @@ class Host(object):
 
     def configure(self, *receivers, **options):
         """Write the configuration; receivers: (URL, keys) or (URL, keys, name, match)."""
-        page = AGENT % (self.spool, self.folder, options.get('agent', ''))
+        page = AGENT % (self.spool, options.get('agent', ''))
         for receiver in receivers:
             url, keys, name, match = receiver + ('orders', '*')[len(receiver) - 2:]
             page += SECTION % (name, match, url, keys)
@@ -333,8 +346,8 @@ def test_503_and_301_leave_every_file_where_it_is(host, nginx):
     assert (code, out) == (75, '')
     assert host.waiting() == files and host.sent() == host.rejected() == {}
     assert 'envio: busy: ' in err and ', last: 503 Service' in err
-    assert 'envio: moved: ' in err and ', last: 301 Moved Permanently' in err
-    assert 'envio: 40 files wait in the spool\n' in err
+    assert 'envio: moved: ' in err and 'HOLD: 301 Moved Permanently' in err
+    assert 'envio: 40 files waiting in the spool\n' in err
 
 
 def test_401_empties_no_spool_into_error(host, nginx):
@@ -362,7 +375,7 @@ def test_rejected_waiting_and_accepted_files_at_once_end_in_65_and_the_waiting_a
     os.unlink(os.path.join(host.spool, 'wait'))
     code, _, err = host.once()
     assert (code, sorted(host.waiting())) == (75, ['nobody wants it'])
-    assert 'envio: 1 files have no receiver' in err
+    assert 'envio: 1 file without a receiver' in err
     assert host.places() == sorted(set(files) - set(['wait']))
 
 
@@ -399,7 +412,7 @@ def test_a_second_agent_says_who_has_the_spool_and_touches_nothing(host):
         host.configure((server.url, ''))
         files = host.put({'a': b'1'})
         first = host.start('once')
-        until(server.requests, 'the first agent sends')
+        first.until(server.requests, 'the first agent sends')
         for command in ('once', 'run'):
             code, out, err = host.start(command).end()
             assert (code, out) == (75, '')
@@ -420,7 +433,7 @@ def test_stopped_amid_its_files_and_started_again_it_has_each_in_one_place(host,
         host.configure((server.url + '/{name}', ''))
         files = host.put(some(400))
         agent = host.start(command)
-        until(lambda: len(host.sent()) >= 10, 'some files are sent')
+        agent.until(lambda: len(host.sent()) >= 10, 'some files are sent')
         agent.signal(number)
         assert agent.end()[0] == code
         sent = host.sent()
@@ -437,7 +450,7 @@ def test_stopped_amid_its_files_and_started_again_it_has_each_in_one_place(host,
         again = dict([(name, received.pop(name)) for name in list(received) if name.endswith('.1')])
         assert received == files
         # After a crash what was out is sent a second time, but no more than that.
-        assert len(again) <= (4 if number == signal.SIGKILL else 0)
+        assert len(again) <= (4 if number == signal.SIGKILL else 0), agent.said()
         for name in again:
             assert again[name] == files[name[:-2]]
     finally:
@@ -449,7 +462,7 @@ def test_after_a_crash_the_file_carries_the_same_idempotency_key(host):
         host.configure((server.url, ''))
         host.put({'a': b'content'})
         agent = host.start('run')
-        until(server.requests, 'the file is sent')
+        agent.until(server.requests, 'the file is sent')
         agent.signal(signal.SIGKILL)
         assert agent.end()[0] == -9
         assert list(host.waiting()) == ['a']
@@ -466,10 +479,9 @@ def test_sigterm_lets_the_file_that_is_out_finish_and_starts_no_other(host):
         host.configure((server.url, ''), agent='workers = 1\nstop_grace = 60s')
         files = host.put({'a': b'1', 'b': b'2', 'c': b'3'})
         agent = host.start('run')
-        until(server.requests, 'the first file is out')
+        agent.until(server.requests, 'the first file is out')
         agent.signal(signal.SIGTERM)
-        for _ in range(2):  # having told its state twice, it has looked at SIGTERM
-            assert ' 1 out' in agent.state()
+        agent.heeds()
         answer.set()
         assert agent.end()[0] == 0
         assert len(server.requests()) == 1
@@ -483,11 +495,11 @@ def test_what_is_still_out_after_stop_grace_or_a_second_sigterm_stays(host, grac
         host.configure((server.url, ''), agent='stop_grace = %s' % grace)
         files = host.put({'a': b'1'})
         agent = host.start('run')
-        until(server.requests, 'the file is out')
-        for _ in range(signals):
+        agent.until(server.requests, 'the file is out')
+        agent.signal(signal.SIGTERM)
+        if signals == 2:
+            agent.heeds()
             agent.signal(signal.SIGTERM)
-            if signals == 2:
-                agent.state(), agent.state()
         code, _, err = agent.end()
         assert code == 0
         if signals == 1:
@@ -500,16 +512,16 @@ def test_run_delivers_what_comes_reloads_tells_its_state_and_stops(host, nginx):
     host.configure((url, ''))
     agent = host.start('run')
     first = host.put(some(20, 'first'))
-    until(lambda: len(host.sent()) == 20, agent.said)
+    agent.until(lambda: len(host.sent()) == 20, '20 files are sent')
     second = host.put(some(20, 'second'))
-    until(lambda: len(host.sent()) == 40, agent.said)
+    agent.until(lambda: len(host.sent()) == 40, '40 files are sent')
     assert contents(stored) == dict(first, **second)
 
     host.configure((url.replace('{name}', 'new/{name}'), ''), agent='workers = 3')
     agent.signal(signal.SIGHUP)
     agent.hears('reload: %s is in force' % host.conf)
     third = host.put(some(20, 'third'))
-    until(lambda: len(host.sent()) == 60, agent.said)
+    agent.until(lambda: len(host.sent()) == 60, '60 files are sent')
     assert contents(os.path.join(stored, 'new')) == third
 
     host.configure((url.replace('{name}', 'wrong/{name}'), 'colour = blue\nworkers = many'))
@@ -517,7 +529,7 @@ def test_run_delivers_what_comes_reloads_tells_its_state_and_stops(host, nginx):
     agent.hears('reload: the configuration in force stays')
     assert '%s:%d: ' % (host.conf, read(host.conf).split(b'\n').index(b'colour = blue') + 1) in agent.said()
     fourth = host.put(some(20, 'fourth'))
-    until(lambda: len(host.sent()) == 80, agent.said)
+    agent.until(lambda: len(host.sent()) == 80, '80 files are sent')
     assert contents(os.path.join(stored, 'new')) == dict(third, **fourth)
     assert not os.path.exists(os.path.join(stored, 'wrong'))
 
@@ -542,7 +554,7 @@ def test_run_sends_again_what_failed_once_its_server_is_back(host, tmpdir):
     agent.hears('receiver orders: OPEN for ')
     assert host.waiting() == files
     with server:
-        until(lambda: len(host.sent()) == 20, agent.said)
+        agent.until(lambda: len(host.sent()) == 20, '20 files are sent')
         agent.hears('receiver orders: CLOSED')
         agent.signal(signal.SIGTERM)
         assert agent.end()[0] == 0
