@@ -74,6 +74,7 @@ class Agent(object):
         self.config, self.router = setup
         self.spools = lock_spools(self.config.spool)
         self.interrupted = False    # a signal or max_time said stop
+        self._hurried = False       # a second signal said stop
         self._wakeup = wakeup
         self._once = once
         self._purge_due = 0
@@ -140,8 +141,7 @@ class Agent(object):
         while self._wakeup.signals:
             number = self._wakeup.signals.pop(0)
             if number in STOP:
-                if self.interrupted:
-                    self.pool.abort()
+                self._hurried = self.interrupted
                 self.interrupted = True
             elif number == signal.SIGHUP and reload is not None:
                 self._reload(reload)
@@ -187,19 +187,20 @@ class Agent(object):
         """Let files that are out come back within stop_grace; then end their exchanges: they stay in the spool."""
         self.pool.stop()
         grace = compat.monotonic() + self.config.stop_grace
-        while not self.pool.ended() and compat.monotonic() < grace:
+        while not self.pool.ended() and not self._hurried and compat.monotonic() < grace:
             self._wakeup.wait(min(LONGEST_TICK, grace - compat.monotonic()))
             self.heed_signals(None)
             self.pool.cut()
             if watch:
                 watch(self)
         if not self.pool.ended():
-            log.warning('stopped: %d files were still being sent after %s: they stay and are sent again',
-                        self.lanes.busy, text.duration(self.config.stop_grace))
-            self.pool.abort()
+            log.warning('stopped %s: %s still being sent: they stay and are sent again',
+                        'by a second signal' if self._hurried else 'after %s' % text.duration(self.config.stop_grace),
+                        text.count(self.lanes.busy, 'file'))
             last = compat.monotonic() + LONGEST_TICK
             while not self.pool.ended() and compat.monotonic() < last:
-                self._wakeup.wait(last - compat.monotonic())
+                self.pool.abort()
+                self._wakeup.wait(min(0.1, last - compat.monotonic()))
         self.count_results()
 
     def unlock(self):

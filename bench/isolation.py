@@ -36,7 +36,7 @@ def options():
     parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='of the dead one and of the tarpit each '
                         '(default: %(default)s)')
     parser.add_argument('--size', type=int, default=1024, metavar='BYTES', help='of a file (default: %(default)s)')
-    parser.add_argument('--pairs', type=int, default=5, metavar='N', help='default: %(default)s')
+    parser.add_argument('--pairs', type=int, default=15, metavar='N', help='default: %(default)s')
     chosen = parser.parse_args()
     chosen.python = common.interpreter(chosen.python)
     return chosen

@@ -503,7 +503,7 @@ def test_what_is_still_out_after_stop_grace_or_a_second_sigterm_stays(host, grac
         code, _, err = agent.end()
         assert code == 0
         if signals == 1:
-            assert 'stopped: 1 files were still being sent after 0.3 s' in err
+            assert 'stopped after 0.3 s: 1 file still being sent' in err
         assert host.waiting() == files and host.sent() == host.rejected() == {}
 
 
