@@ -17,6 +17,9 @@ if sys.version_info < (2, 6) or (3, 0) <= sys.version_info < (3, 6):
 here = os.path.dirname(os.path.realpath(__file__))
 sys.path[:] = [os.path.dirname(here)] + [folder for folder in sys.path if os.path.realpath(folder) != here]
 
-from agent.cli import main  # noqa: E402 (it takes the path above)
+try:
+    from agent.cli import main  # noqa: E402 (it takes the path above)
+except KeyboardInterrupt:
+    sys.exit(130)
 
 sys.exit(main())

@@ -29,6 +29,8 @@ def of_reply(reply, receiver, wall):
 
 def of_error(error):
     """Return the Outcome of an exchange without an answer: a TransportError is never the file's fault."""
+    if error.stage == 'local':
+        return of_host(str(error))
     return Outcome(RETRY, RECEIVER, None, str(error), None, False, None, False, False)
 
 

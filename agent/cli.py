@@ -38,7 +38,8 @@ Exit codes of once: 0 all accepted or nothing to do, 65 some rejected, 75 some w
 
 class _Parser(optparse.OptionParser):
     def error(self, msg):
-        raise UsageError('%s: %s: see envio --help' % (self.prog, msg))
+        command = '' if self.prog == 'envio' else self.prog + ': '
+        raise UsageError('%s%s: see envio --help' % (command, msg))
 
 
 def main(argv=None):
@@ -107,9 +108,10 @@ def _command(argv):
     options, words = _common(argv)
     if options.version:
         return version(options, [])
-    if options.help or not words:
+    wants_help = options.help or words[:1] == ['help'] or set(words[1:]) & set(['-h', '--help'])
+    if wants_help or not words:
         _print(HELP)
-        return errors.EX_OK if options.help else errors.EX_USAGE
+        return errors.EX_OK if wants_help else errors.EX_USAGE
     name, rest = words[0], words[1:]
     if name in LATER:
         raise UsageError('%s: not yet supported: see envio --help for the commands there are' % name)
@@ -162,8 +164,9 @@ def run(common, argv):
         raise UsageError('run: --detach is not yet supported: start it in the foreground, from inittab or a supervisor')
     from agent import engine, logs, wakeup
     setup = _setup(options.config)
-    logs.setup(setup[0], options.loudness)
-    _warn_of_proxy(setup[0])
+    log = logs.setup(setup[0], options.loudness)
+    if _proxy_warning(setup[0]):
+        log.warning(_proxy_warning(setup[0]))
 
     def reload():
         fresh = _setup(options.config)
@@ -185,8 +188,7 @@ def once(common, argv):
     from agent import engine, logs, progress, wakeup
     max_time = _duration(options.max_time)
     setup = _setup(options.config)
-    logs.setup(setup[0], options.loudness, quiet=True)
-    _warn_of_proxy(setup[0])
+    log = logs.setup(setup[0], options.loudness, quiet=True)
     watch = progress.Progress(sys.stderr) if sys.stderr.isatty() and options.loudness >= 0 else None
     waker = wakeup.Wakeup()
     waker.catch(engine.STOP + (signal.SIGUSR1,))
@@ -196,7 +198,7 @@ def once(common, argv):
         waker.close()
         if watch:
             watch.clear()
-    return _sum_up(agent, watch is not None)
+    return _sum_up(agent, log, watch is not None)
 
 
 def _duration(word):
@@ -209,12 +211,10 @@ def _duration(word):
         raise UsageError('once: --max-time: %s' % error)
 
 
-def _sum_up(agent, terminal):
+def _sum_up(agent, log, terminal):
     """Say what `once` did: all of it on a terminal, else only what is wrong; return the exit code."""
-    import logging
-    log = logging.getLogger('envio')
     for line in agent.stats.summary(compat.monotonic()):
-        log.log(logging.WARNING if terminal else logging.INFO, '%s', line)
+        (log.warning if terminal else log.info)('%s', line)
     for name, stats in sorted(agent.stats.receivers.items()):
         if stats.rejected:
             log.warning('%s: %s rejected, last: %s: see error/*.reason in the spool', name,
@@ -225,6 +225,8 @@ def _sum_up(agent, terminal):
         elif stats.failed or stats.held:
             log.warning('%s: %s failed, last: %s: the files stay for the next pass', name,
                         text.count(stats.failed + stats.held, 'attempt'), stats.last_failure)
+    if agent.stats.total('failed') and _proxy_warning(agent.config):
+        log.warning(_proxy_warning(agent.config))
     waiting = agent.waiting()
     if agent.collector.unrouted:
         log.warning('%s without a receiver: see `envio route NAME`', text.count(agent.collector.unrouted, 'file'))
@@ -240,14 +242,13 @@ def _sum_up(agent, terminal):
     return errors.EX_WAITING if waiting or agent.interrupted else errors.EX_OK
 
 
-def _warn_of_proxy(config):
-    """Say that a proxy of the environment is not used: proxies are not yet supported."""
+def _proxy_warning(config):
+    """Return what to say when the environment names a proxy that is not used, or ''."""
     wanted = [receiver.name for receiver in config.receivers if receiver.proxy == 'env']
-    if wanted and (os.environ.get('http_proxy') or os.environ.get('HTTP_PROXY')):
-        import logging
-        logging.getLogger('envio').warning(
-            'http_proxy is set, but proxies are not yet supported: %s: connecting directly '
-            '(proxy = none says that this is meant)', ', '.join(wanted))
+    if not wanted or not (os.environ.get('http_proxy') or os.environ.get('HTTP_PROXY')):
+        return ''
+    return ('http_proxy is set, but proxies are not yet supported: %s: connected directly: unset it, or write '
+            'proxy = none' % ', '.join(wanted))
 
 
 def check(common, argv):
@@ -255,15 +256,18 @@ def check(common, argv):
     options, _ = _options('check', common, argv, lambda parser: parser.add_option('--connect', action='store_true'))
     if options.connect:
         raise UsageError('check: --connect is not yet supported: use check alone')
+    from agent.spool import Spool
     config, _ = _setup(options.config)
     problems = []
     for path in config.spool:
-        if not os.path.isdir(path):
-            problems.append('%s: spool: %s: no such folder: create it' % (config.path, path))
-        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            problems.append('%s: spool: %s: can\'t be read and written by this user' % (config.path, path))
+        try:
+            Spool(path).check()
+        except AgentError as error:
+            problems.append(str(error))
     if problems:
         raise ConfigError(problems)
+    if _proxy_warning(config):
+        _say(_proxy_warning(config))
     if options.loudness >= 0:
         _print('%s: ok: %s, %s\n' % (config.path, text.count(len(config.spool), 'spool'),
                                      text.count(len(config.receivers), 'receiver')))

@@ -26,6 +26,7 @@ class Delivery(object):
     def __init__(self, spools, config_path):
         self._spools = spools
         self._config_path = config_path
+        self._unmoved = {}  # spool -> why files could not be moved there, as it was said last
 
     def deliver(self, job, transport):
         """Send the job's file and move it as the answer says; return the Outcome.
@@ -78,10 +79,17 @@ class Delivery(object):
             return outcome._replace(verdict=GONE if error.gone else RETRY, gone=True,
                                     reason='%s, but the file %s' % (outcome.reason, error))
         except EnvironmentError as error:
-            log.error('%s: answered %s, but can\'t be moved: %s: it is not sent again, the move is tried again',
-                      text.shown(file.name), outcome.reason, compat.error_text(error))
+            self._say_unmoved(file, compat.error_text(error))
             return outcome
+        if self._unmoved.pop(file.spool, None):
+            log.warning('%s: answered files can be moved again', text.shown(file.spool))
         return outcome._replace(moved=True)
+
+    def _say_unmoved(self, file, why):
+        if self._unmoved.get(file.spool) != why:
+            self._unmoved[file.spool] = why
+            log.error('%s: %s was answered but can\'t be moved: %s: nor may others: none is sent again, the moves are '
+                      'tried again', text.shown(file.spool), text.shown(file.name), why)
 
 
 def _exchange(ticket, opened, transport, key):

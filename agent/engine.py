@@ -34,6 +34,8 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
     Returns the Agent as it was at the end, its spools given back.
     """
     agent = Agent(setup, wakeup, once)
+    if not once:
+        log.info('started: %s: %s', agent.config.path, text.count(len(agent.config.receivers), 'receiver'))
     end = float('inf') if max_time is None else compat.monotonic() + max_time
     try:
         while not agent.interrupted:
@@ -50,6 +52,8 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
         agent.interrupted = agent.interrupted and not agent.finished()
     finally:
         agent.unlock()
+    if not once:
+        log.info('stopped')
     return agent
 
 
@@ -107,9 +111,10 @@ class Agent(object):
         """Rouse workers for what is due; return when the main thread has something to do next."""
         now = compat.monotonic()
         due = self.pool.rouse()
-        times = [self.collector.due(), now + LONGEST_TICK if self.lanes.busy else float('inf')]
-        if self.lanes.busy:
-            times.append(now + min([lane.receiver.deadline for lane in list(self.lanes.lanes.values())]) / 4.0)
+        times = [self.collector.due()]
+        deadlines = self.pool.with_lanes(lambda lanes: lanes.busy and lanes.deadlines())
+        if deadlines:
+            times.append(now + min([LONGEST_TICK] + [deadline / 4.0 for deadline in deadlines]))
         if due is not None and not self._once:
             times.append(due)
         if self.config.keep_sent:

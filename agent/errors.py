@@ -43,10 +43,10 @@ class LockedError(SpoolError):
 class TransportError(AgentError):
     """The exchange with a receiver ended without a usable answer.
 
-    stage: where it ended: one of STAGES.
+    stage: where it ended: one of STAGES; 'local': this host had no descriptor or memory for it.
     sent_whole: True when the request had left this host whole, so that it may have been processed.
     """
-    STAGES = ('resolve', 'connect', 'tls', 'send', 'receive', 'protocol', 'deadline')
+    STAGES = ('local', 'resolve', 'connect', 'tls', 'send', 'receive', 'protocol', 'deadline')
 
     def __init__(self, stage, text, sent_whole=False):
         AgentError.__init__(self, text)

@@ -277,6 +277,10 @@ class Lanes(object):
         """Return {receiver's name: how many more files its lane takes}."""
         return dict([(name, lane.room()) for name, lane in self.lanes.items()])
 
+    def deadlines(self):
+        """Return how long an exchange may take, in seconds, of each receiver."""
+        return [lane.receiver.deadline for lane in self.lanes.values()]
+
     def mark_overflow(self, names):
         """Let hungry() speak when the lanes of these receivers are half empty."""
         for name, lane in self.lanes.items():

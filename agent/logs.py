@@ -50,10 +50,20 @@ class LogFile(logging.Handler):
     def close(self):
         """Give the descriptor back (logging.Handler)."""
         logging.Handler.close(self)
-        os.close(self._fd)
+        self.acquire()
+        try:
+            # A worker may hold on to this handler, and logging itself closes it once more at the end: by then another
+            # file, or a receiver's connection, may have the number.
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+        finally:
+            self.release()
 
     def emit(self, record):
         """Write a line (logging.Handler)."""
+        if self._fd is None:
+            return
         try:
             now = compat.monotonic()
             if now - self._looked >= LOOK:
@@ -123,12 +133,13 @@ def setup(config=None, loudness=0, quiet=False):
         stderr = Stderr()
         stderr.setLevel(_stderr_level(wanted, loudness, quiet))
         handlers.append(stderr)
-    log = logging.getLogger('envio')
+    log = logging.getLogger('envio')  # returned, so that who sets it up need not know its name
     log.propagate = False
     log.setLevel(min([handler.level for handler in handlers]))
     old, log.handlers = log.handlers, handlers
     for handler in old:
         handler.close()
+    return log
 
 
 def _stderr_level(wanted, loudness, quiet):

@@ -5,6 +5,7 @@ in our own loop, so that an answer that comes early is still read; answers.py re
 One NativeTransport belongs to one worker; cut() alone may be called by another thread. Raises TransportError.
 """
 
+import errno
 import select
 import socket
 
@@ -15,6 +16,9 @@ from agent.errors import FileChanged, TransportError
 SMALL = 65536         # a body up to this many bytes leaves in one send with the headers
 PIECE = 262144        # a larger one goes out in pieces of so many
 MOST_CONNECTIONS = 8  # kept open by one worker, each to another receiver
+
+
+_OUR_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Connection(compat.http_client.HTTPConnection):
@@ -54,7 +58,8 @@ class Connection(compat.http_client.HTTPConnection):
                 self.sock = None
                 if sock is not None:
                     sock.close()
-        raise TransportError('connect', '%s:%d: can\'t connect: %s' % (self.host, self.port, _words(problem)))
+        stage = 'local' if compat.error_number(problem) in _OUR_LACK else 'connect'
+        raise TransportError(stage, '%s:%d: can\'t connect: %s' % (self.host, self.port, _words(problem)))
 
     def close(self):
         """Close the connection; it may be connected again."""

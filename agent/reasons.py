@@ -30,7 +30,7 @@ def compose(ticket, outcome, key, config_path, wall):
             text.shell_word(config_path) or text.shown(config_path), _operand(name))),
     ]
     head = ''.join(['%s: %s\n' % line for line in lines])
-    shown = text.printable(body, MOST_SHOWN, '\n\t')
+    shown = text.printable(body.replace(b'\r\n', b'\n'), MOST_SHOWN, '\n\t')
     return compat.config_bytes(head + '\n' + shown + ('\n' if shown and not shown.endswith('\n') else ''))
 
 

@@ -76,31 +76,40 @@ class Spool(object):
 
         Raises SpoolError when the folder can't be used and LockedError when another agent has it.
         """
+        self.check()
         try:
-            if not stat.S_ISDIR(os.stat(self.path).st_mode):
-                raise SpoolError('%s: not a folder: set `spool` to one' % self.path)
-            if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-                raise SpoolError('%s: can\'t be read and written: run as its owner, or chown it' % self.path)
             for name in OWN_NAMES:
-                self._own_folder(name)
+                self._make(name)
             self._take_lock()
             self.identity = self._identity()
         except EnvironmentError as error:
             raise SpoolError('%s: can\'t be used as a spool: %s' % (self.path, compat.error_text(error)))
         self._clean_up()
 
-    def _own_folder(self, name):
-        path = self.path + '/' + name
+    def check(self):
+        """Raise SpoolError when the folder, or one of the agent's own in it, can't be used; changes nothing."""
         try:
-            status = os.lstat(path)
+            if not stat.S_ISDIR(os.stat(self.path).st_mode):
+                raise SpoolError('%s: is not a folder: set `spool` to one' % self.path)
         except OSError as error:
-            if error.errno != errno.ENOENT:
+            raise SpoolError('%s: %s: make this folder, or set `spool` to another' % (
+                self.path, compat.error_text(error)))
+        for path in [self.path] + [self.path + '/' + name for name in OWN_NAMES]:
+            if not self._taken(path):
+                continue
+            if path != self.path and not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise SpoolError('%s: is not a folder: move it away, the agent keeps its own things there' % path)
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                # Found out only after the answers, all files would be sent again with each start.
+                raise SpoolError('%s: can\'t be read and written: run as its owner, or chown it' % path)
+
+    def _make(self, name):
+        """Make a folder of our own, and those above it."""
+        try:
+            os.makedirs(self.path + '/' + name, FOLDER_MODE)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
                 raise
-            os.mkdir(path, FOLDER_MODE)
-            return path
-        if not stat.S_ISDIR(status.st_mode):
-            raise SpoolError('%s: is not a folder: move it away, the agent keeps its own things there' % path)
-        return path
 
     def _take_lock(self):
         fd = os.open(self.path + '/' + OWN + '/lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC,
@@ -216,7 +225,8 @@ class Spool(object):
         reason: the bytes of the reason file: they are on disk before the file moves. Raises as accept().
         """
         folder = self.path + '/' + ERROR
-        self._make(folder)
+        self._make(ERROR)
+        self._make(OWN)
         target = self._claim(folder, file.name, REASON)
         try:
             draft = '%s/%s/%s%d' % (self.path, OWN, _DRAFT, next(self._drafts))
@@ -233,8 +243,7 @@ class Spool(object):
         return target
 
     def _move(self, file, folder):
-        folder = self.path + '/' + folder
-        target = self._claim(folder, file.name)
+        target = self._claim(self.path + '/' + folder, file.name)
         try:
             try:
                 self._rename(file, target)
@@ -298,14 +307,6 @@ class Spool(object):
                 os.rename(source, target)
                 return candidate
 
-    def _make(self, folder):
-        try:
-            self._own_folder(os.path.relpath(folder, self.path).split('/')[0])
-            os.makedirs(folder, FOLDER_MODE)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
-
     @staticmethod
     def _taken(path):
         try:
@@ -336,12 +337,17 @@ class Spool(object):
             if not _DAY.match(day) or day >= oldest:
                 continue
             folder = self.path + '/' + SENT + '/' + day
+            foreign = False
             for name in self._names_in(SENT + '/' + day):
                 if not most:
                     return True
-                os.unlink(folder + '/' + name)
-                most -= 1
-            os.rmdir(folder)
+                if os.path.isdir(folder + '/' + name) and not os.path.islink(folder + '/' + name):
+                    foreign = True  # not ours, and no reason to keep what is
+                else:
+                    os.unlink(folder + '/' + name)
+                    most -= 1
+            if not foreign:
+                os.rmdir(folder)
         return False
 
 

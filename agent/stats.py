@@ -8,12 +8,15 @@ from agent.records import ACK, GONE, HOLD, NACK
 
 
 class ReceiverStats(object):
-    """The counts of one receiver since the start. bytes: of accepted files; last: the newest answer in words."""
-    __slots__ = ('accepted', 'rejected', 'failed', 'held', 'gone', 'bytes', 'seconds', 'last', 'last_rejection',
-                 'last_failure')
+    """The counts of one receiver since the start.
+
+    unmoved: tries to move an answered file, in vain; bytes: of accepted files; last: the newest answer in words.
+    """
+    __slots__ = ('accepted', 'rejected', 'failed', 'held', 'gone', 'unmoved', 'bytes', 'seconds', 'last',
+                 'last_rejection', 'last_failure')
 
     def __init__(self):
-        self.accepted = self.rejected = self.failed = self.held = self.gone = self.bytes = 0
+        self.accepted = self.rejected = self.failed = self.held = self.gone = self.unmoved = self.bytes = 0
         self.seconds = 0.0
         self.last = self.last_rejection = self.last_failure = ''
 
@@ -26,6 +29,8 @@ class ReceiverStats(object):
         elif outcome.verdict == NACK and outcome.moved:
             self.rejected += 1
             self.last_rejection = outcome.reason
+        elif outcome.verdict in (ACK, NACK):
+            self.unmoved += 1
         elif outcome.verdict == HOLD:
             self.held += 1
             self.last_failure = outcome.reason

@@ -20,8 +20,9 @@ def _harmless(character):
     code = ord(character)
     if code < 0x80:
         return 0x20 <= code < 0x7f
-    # C1 controls; line and paragraph separators; marks that turn the direction of text; lone surrogates
-    return not (code < 0xa0 or 0x2028 <= code <= 0x202e or 0x2066 <= code <= 0x2069 or 0xd800 <= code <= 0xdfff)
+    # C1 controls; what is invisible, ends a line or turns the direction of text; lone surrogates
+    return not (code < 0xa0 or 0x200b <= code <= 0x200f or 0x2028 <= code <= 0x202e or 0x2060 <= code <= 0x206f
+                or code == 0xfeff or 0xd800 <= code <= 0xdfff)
 
 
 def shown(name):

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 
 from agent import classify, compat, text
+from agent.errors import AgentError
 from agent.records import Result
 
 MANY_RESULTS = 256  # finished jobs that wait for the main thread before it is woken for them
@@ -50,11 +51,24 @@ class Pool(object):
             missing = max(0, size - self._living)
             self._living += missing
             self._rouse(self._idle)
-        for _ in range(missing):
+        for started in range(missing):
             worker = threading.Thread(target=self._run)
             worker.daemon = True
             self._transports[worker] = self._make_transport()
-            worker.start()
+            try:
+                worker.start()
+            except threading.ThreadError as error:
+                del self._transports[worker]
+                self._do_without(missing - started, error)
+                return
+
+    def _do_without(self, count, error):
+        with self._lock:
+            self._living -= count
+            living = self._living
+        if not living:
+            raise AgentError('workers: this host lets no thread start: %s: raise its limit (ulimit -u, -v)' % error)
+        log.warning('workers: only %d of %d threads can be started: %s: lower `workers`', living, self._size, error)
 
     def offer(self, tickets):
         """Give tickets to the lanes, and return those that found no room."""

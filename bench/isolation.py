@@ -33,9 +33,11 @@ def options():
                         help='the interpreter for Envio (default: %(default)s)')
     parser.add_argument('--files', type=int, default=3000, metavar='N', help='of each healthy receiver '
                         '(default: %(default)s)')
-    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='of the dead one and of the tarpit each '
+    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='for the dead one and for the tarpit each '
                         '(default: %(default)s)')
     parser.add_argument('--size', type=int, default=1024, metavar='BYTES', help='of a file (default: %(default)s)')
+    parser.add_argument('--ballast', action='store_true', help='let as many files without a receiver lie in the spool '
+                        'of the run alone: what differs then is the two sick receivers, not the size of the spool')
     parser.add_argument('--pairs', type=int, default=15, metavar='N', help='default: %(default)s')
     chosen = parser.parse_args()
     chosen.python = common.interpreter(chosen.python)
@@ -61,10 +63,12 @@ def measure(given, urls, folder, beside):
     spool, conf = os.path.join(folder, 'spool'), os.path.join(folder, 'envio.conf')
     for name in HEALTHY:
         common.fill(spool, given.files, given.size, name + '-')
-    for name in SICK if beside else ():
+    receivers = HEALTHY if given.ballast and not beside else HEALTHY + SICK
+    waiting = SICK if given.ballast or beside else ()
+    for name in waiting:
         common.fill(spool, given.waiting, given.size, name + '-')
     with open(conf, 'w') as page:
-        page.write(AGENT % spool + ''.join(SECTION % (name, name, urls[name]) for name in HEALTHY + SICK))
+        page.write(AGENT % spool + ''.join(SECTION % (name, name, urls[name]) for name in receivers))
     count = given.files * len(HEALTHY)
     with open(os.path.join(folder, 'stderr'), 'w') as errors:
         begin = time.time()
@@ -73,7 +77,7 @@ def measure(given, urls, folder, beside):
         agent.send_signal(signal.SIGTERM)
         code = agent.wait()
     times, left = moves(spool), common.files(spool)
-    if (code, len(times), left) != (0, count, given.waiting * len(SICK) * beside):
+    if (code, len(times), left) != (0, count, given.waiting * len(waiting)):
         sys.exit('the agent ended with %d, moved %d of %d, left %d' % (code, len(times), count, left))
     shutil.rmtree(spool)
     return count / (times[-1] - begin), (count - 1) / (times[-1] - times[0])

@@ -11,10 +11,12 @@ import time
 
 import pytest
 
-from agent import cli, compat, receiver as tryout
+from agent import cli, compat, engine, progress, receiver as tryout, router
 from agent.spool import Spool
+from tests import nobody
 from tests.servers import refusing_port
 
+LAZY = engine, progress, router  # what cli imports when it needs it: nobody may not be able to read it
 BIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'bin', 'envio')
 LONGEST = 30  # seconds until a test gives up to wait
 
@@ -186,7 +188,8 @@ def test_wrong_options_are_one_sentence_and_2(host, words, part):
 
 
 def test_no_control_character_of_a_command_line_reaches_the_terminal(host):
-    for words in (['fr\x1b[2Job\nenvio: forged'], ['once', '--\x1b[2J'], ['once', '\x1b[2J'], ['-c', 'a\x1b\nb', 'check']):
+    for words in (['fr\x1b[2Job\nenvio: forged'], ['once', '--\x1b[2J'], ['once', '\x1b[2J'],
+                  ['-c', 'a\x1b\nb', 'check']):
         code, _, err = host.call(*words)
         assert code in (2, 78) and '\x1b' not in err and err.count('\n') == 1, err
 
@@ -217,13 +220,15 @@ def test_every_fault_of_a_configuration_is_said_at_once_with_its_line(host, comm
     host.write(FAULTS)
     code, out, err = host.call('-c', host.config, *command)
     assert (code, out) == (78, '')
-    told = [int(re.match(re.escape('envio: %s:' % host.config) + r'([0-9]+): ', line).group(1)) for line in err.splitlines()]
+    begin = re.compile(re.escape('envio: %s:' % host.config) + r'([0-9]+): ')
+    told = [int(begin.match(line).group(1)) for line in err.splitlines()]
     assert told == [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 16]
     assert 'setle: unknown key: did you mean settle' in err
 
 
 @pytest.mark.parametrize('path, part', [
-    ('/nonexistent/envio.conf', ': can\'t be read: No such file or directory: '), ('/', ': can\'t be read: Is a directory: '),
+    ('/nonexistent/envio.conf', ': can\'t be read: No such file or directory: '),
+    ('/', ': can\'t be read: Is a directory: '),
     ('/dev/null', ':1: no section [agent]: '), ('/dev/zero', ': is larger than 1 MiB: '),
     ('/proc/self/exe', None)])
 def test_what_is_no_configuration_is_said_and_78(host, path, part):
@@ -239,29 +244,42 @@ def test_a_binary_file_is_called_one_and_not_listed_line_by_line(host):
     assert code == 78 and err.count('\n') == 1
 
 
-@pytest.mark.skipif('os.getuid() == 0', reason='root may read and write everything')
-def test_what_may_not_be_read_is_said_and_78(host):
-    host.put('a.json')
-    os.chmod(host.spool, 0o500)
-    try:
+@pytest.fixture
+def closed(capsys):
+    folder = nobody.make_folder()
+    host = Host(folder, capsys)
+    nobody.give(host.spool, host.config)
+    yield host
+    for server in host.servers:
+        server.stop()
+    nobody.remove(folder)
+
+
+def test_what_may_not_be_read_is_said_and_78(closed):
+    closed.put('a.json')
+
+    def refused():
+        os.chmod(closed.spool, 0o500)
         for command in ('once', 'check'):
-            code, _, err = host.call('-c', host.config, command)
-            assert code == 78 and host.spool + ': can\'t be read and written' in err
-    finally:
-        os.chmod(host.spool, 0o700)
-    os.chmod(host.config, 0)
-    code, _, err = host.call('-c', host.config, 'once')
-    assert code == 78 and 'can\'t be read: Permission denied' in err
+            code, _, err = closed.call('-c', closed.config, command)
+            assert code == 78 and closed.spool + ': can\'t be read and written' in err
+        os.chmod(closed.config, 0)
+        code, _, err = closed.call('-c', closed.config, 'once')
+        assert code == 78 and 'can\'t be read: Permission denied' in err
+    nobody.run(refused)
 
 
-@pytest.mark.skipif('os.getuid() == 0', reason='root may write everywhere')
 @pytest.mark.parametrize('folder', ['sent', 'error', '.envio'])
-def test_nothing_is_sent_when_it_could_not_be_moved_afterwards(host, folder):
-    server = host.serve()
-    host.put('a.json')
-    os.mkdir(os.path.join(host.spool, folder), 0o500)
-    code, _, err = host.call('-c', host.config, 'once')
-    assert code == 78 and os.path.join(host.spool, folder) in err
+def test_nothing_is_sent_when_it_could_not_be_moved_afterwards(closed, folder):
+    server = closed.serve()
+    closed.put('a.json')
+
+    def refused():
+        os.mkdir(os.path.join(closed.spool, folder), 0o500)
+        for command in ('check', 'once'):
+            code, _, err = closed.call('-c', closed.config, command)
+            assert code == 78 and os.path.join(closed.spool, folder) in err
+    nobody.run(refused)
     assert server.counts().requests == 0
 
 
@@ -387,7 +405,8 @@ def test_route_says_which_receiver_and_url_and_why(host):
                                    '(first match: [receiver:orders] match = *.json)\n', '')
     code, out, _ = host.call('-c', host.config, 'route', 'a.json', 'a.txt', host.spool + '/c.json')
     assert code == 1
-    assert [line.split(' ')[:2] for line in out.splitlines()] == [['a.json:', 'orders'], ['a.txt:', 'no'], ['c.json:', 'orders']]
+    assert [line.split(' ')[:2] for line in out.splitlines()] == [
+        ['a.json:', 'orders'], ['a.txt:', 'no'], ['c.json:', 'orders']]
 
 
 def test_route_keeps_odd_names_on_their_line(host):
@@ -453,7 +472,8 @@ def test_with_a_standard_stream_closed_the_work_is_done_and_nothing_written_else
 
 
 @pytest.mark.parametrize('words, redirect, code', [
-    ('check', '>&-', 0), ('--help', '>&-', 0), ('once', '2>&-', 78), ('once', '2>/dev/full', 78), ('frob', '2>/dev/full', 2)])
+    ('check', '>&-', 0), ('--help', '>&-', 0), ('once', '2>&-', 78), ('once', '2>/dev/full', 78),
+    ('frob', '2>/dev/full', 2)])
 def test_the_exit_code_is_the_same_when_nobody_listens(host, words, redirect, code):
     if code == 78:
         host.write('')
@@ -469,8 +489,9 @@ def test_on_a_terminal_once_shows_its_progress_and_sums_up(host):
     host.serve('200:delay=300ms')
     host.put('a.json')
     master, slave = pty.openpty()
-    process = subprocess.Popen([BIN, '-c', host.config, 'once'], stdin=slave, stdout=slave, stderr=slave, close_fds=True,
-                               env=dict(os.environ, ENVIO_PYTHON=sys.executable, PYTHONDONTWRITEBYTECODE='1'))
+    process = subprocess.Popen([BIN, '-c', host.config, 'once'], stdin=slave, stdout=slave, stderr=slave,
+                               close_fds=True, env=dict(os.environ, ENVIO_PYTHON=sys.executable,
+                                                        PYTHONDONTWRITEBYTECODE='1'))
     os.close(slave)
     shown = b''
     try:
@@ -491,7 +512,7 @@ def test_on_a_terminal_once_shows_its_progress_and_sums_up(host):
 def test_run_ends_with_0_on_term_and_int_and_gives_the_spool_back(host):
     for number in (signal.SIGTERM, signal.SIGINT):
         process = host.start('-c', host.config, 'run')
-        assert end(process, number) == (0, [])
+        assert end(process, number) == (0, ['envio: started: %s: 1 receiver' % host.config, 'envio: stopped'])
         assert host.call('-c', host.config, 'once') == (0, '', '')
 
 
@@ -555,8 +576,9 @@ def test_an_idle_agent_does_not_spin(host):
     process = host.start('-c', host.config, 'run')
 
     def switches():
-        return sum([int(open('/proc/%d/task/%s/status' % (process.pid, task)).read().split('voluntary_ctxt_switches:')[1]
-                        .split()[0]) for task in os.listdir('/proc/%d/task' % process.pid)])
+        tasks = '/proc/%d/task/' % process.pid
+        states = [open(tasks + task + '/status').read() for task in os.listdir(tasks)]
+        return sum([int(re.search(r'\nvoluntary_ctxt_switches:\s*([0-9]+)', state).group(1)) for state in states])
     wait_until(lambda: len(os.listdir('/proc/%d/task' % process.pid)) == 17)
     settled = []
 

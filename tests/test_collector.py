@@ -1,4 +1,4 @@
-"""The collector: what it takes, when, and never more than there is room for. A real folder, real lanes, a clock by hand."""
+"""The collector: what it takes, when, and never more than there is room for: a real folder, real lanes, no threads."""
 
 import logging
 import os
@@ -47,7 +47,8 @@ class Bench(object):
         return path
 
     def start(self, agent='', once=False, sections='[receiver:orders]\nmatch = *.json\nurl = http://127.0.0.1:9/in\n'):
-        raw = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 5s\n' % '\n  '.join([spool.path for spool in self.spools])
+        raw = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 5s\n' % '\n  '.join(
+            [spool.path for spool in self.spools])
         if 'settle' in agent:
             raw = raw.replace('settle = 0\n', '')
         self.config = config.parse((raw + agent + '\n' + sections).encode('ascii'), 'test.conf')
@@ -103,9 +104,11 @@ def said():
         def emit(self, record):
             lines.append((record.levelname, record.getMessage()))
     before = log.handlers, log.level, log.propagate
-    log.handlers, log.level, log.propagate = [Listener()], logging.DEBUG, False
+    log.handlers, log.propagate = [Listener()], False
+    log.setLevel(logging.DEBUG)
     yield lines
-    log.handlers, log.level, log.propagate = before
+    log.handlers, level, log.propagate = before
+    log.setLevel(level)
 
 
 def few(monkeypatch, most):

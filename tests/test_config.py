@@ -6,6 +6,7 @@ import pytest
 
 from agent import config, records, settings
 from agent.errors import ConfigError
+from tests import nobody
 
 AGENT = '[agent]\nspool = /var/spool/envio\n'
 RECEIVER = '[receiver:a]\nmatch = *.a\nurl = http://h/in\n'
@@ -458,11 +459,18 @@ def test_missing_file_folder_and_giant_are_a_sentence_each(tmpdir):
         assert sentence.startswith('%s: %s' % (path, why))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root can read everything')
 def test_unreadable_file_is_a_sentence(tmpdir):
-    conf = tmpdir.join('envio.conf')
-    conf.write(AGENT)
-    conf.chmod(0)
-    with pytest.raises(ConfigError) as caught:
-        config.load(str(conf))
-    assert 'Permission denied' in str(caught.value)
+    folder = nobody.make_folder()
+    conf = os.path.join(folder, 'envio.conf')
+    with open(conf, 'w') as stream:
+        stream.write(AGENT)
+    os.chmod(conf, 0)
+
+    def refused():
+        with pytest.raises(ConfigError) as caught:
+            config.load(conf)
+        assert 'Permission denied' in str(caught.value)
+    try:
+        nobody.run(refused)
+    finally:
+        nobody.remove(folder)

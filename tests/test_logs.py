@@ -138,6 +138,18 @@ def test_rotations_and_reloads_leave_no_descriptor_behind(file):
     assert open_descriptors() == before
 
 
+def test_a_handler_that_a_reload_closed_touches_no_other_file(file):
+    file.setup()
+    old = log.handlers[0]
+    file.setup()
+    other = os.path.join(file.folder, 'other')
+    with open(other, 'w') as stream:  # gets the number of the descriptor that was closed
+        old.handle(logging.LogRecord('envio', logging.ERROR, 'x', 1, 'a worker held on to it', (), None))
+        old.close()
+        stream.write('its own')
+    assert open(other).read() == 'its own'
+
+
 def test_a_full_disk_stops_nothing(file):
     file.setup(log_file='/dev/full')
     for _ in range(3):
@@ -232,8 +244,8 @@ def test_syslog_gets_the_line_with_its_weight(monkeypatch):
     logs.setup(configuration(syslog='yes', log_level='debug'))
     for say in (log.debug, log.info, log.warning, log.error, log.critical):
         say('line')
-    assert heard == [(weight, 'line') for weight in (syslog.LOG_DEBUG, syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR,
-                                                     syslog.LOG_ERR)]
+    assert heard == [(weight, 'line') for weight in (
+        syslog.LOG_DEBUG, syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR, syslog.LOG_ERR)]
 
 
 def test_a_host_without_a_syslog_daemon_stops_nothing():

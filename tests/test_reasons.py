@@ -37,7 +37,8 @@ def test_each_field_says_what_it_promises_in_the_order_promised():
     _, fields, body = composed(samples.reply(422, body=b'no'), attempts=2)
     assert [name for name, _ in fields] == FIELDS
     assert [value for _, value in fields] == [
-        b'orders-17.json', b'orders', b'http://127.0.0.1:9/in', b'422 Unprocessable Content', b'422 Unprocessable Content',
+        b'orders-17.json', b'orders', b'http://127.0.0.1:9/in', b'422 Unprocessable Content',
+        b'422 Unprocessable Content',
         b'2026-11-23T18:30:11Z', b'3', compat.wire(KEY), b'envio -c /etc/envio/envio.conf requeue orders-17.json']
     assert body == b'no\n'
 
@@ -94,7 +95,8 @@ def test_without_a_body_the_head_stands_alone():
     assert composed(None, reason='given up')[2] == b''
 
 
-@pytest.mark.parametrize('raw', [b'orders-17.json', b"it's $(id) `id` ; rm *", b'a b', b'caf\xc3\xa9', b'~x', b'{name}', b'50%'])
+@pytest.mark.parametrize('raw', [b'orders-17.json', b"it's $(id) `id` ; rm *", b'a b', b'caf\xc3\xa9', b'~x',
+                                 b'{name}', b'50%'])
 def test_the_requeue_line_pasted_into_a_shell_names_the_file(raw):
     _, fields, _ = composed(samples.reply(422), name=raw, config_path='/etc/my envio/e.conf')
     line = dict(fields)['Requeue'].replace(b'envio', b'printf "%s\\n"', 1)
@@ -144,7 +146,8 @@ def test_a_long_problem_is_cut():
 
 
 @pytest.mark.parametrize('kind, expected', [
-    ('application/problem+json', 'T'), ('Application/Problem+JSON; charset=utf-8', 'T'), (' application/problem+json ;', 'T'),
+    ('application/problem+json', 'T'), ('Application/Problem+JSON; charset=utf-8', 'T'),
+    (' application/problem+json ;', 'T'),
     ('application/json', ''), ('text/html', ''), ('', '')])
 def test_only_a_problem_document_is_read_as_one(kind, expected):
     assert said(b'{"title": "T"}', ('content-type', kind)) == expected

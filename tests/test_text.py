@@ -7,8 +7,9 @@ import pytest
 
 from agent import compat, text
 
-AWKWARD = [b'plain.json', b'new\nline', b'\r', b'esc\x1b[31m', b'tab\t', b'inv\xff\xfealid', b'50%', b'%0A', b'\n', b' ',
-           b' blank ', b"it's", b'"quoted"', b'$HOME', b'`id`', b'a;b', b'a&b', b'*', b'~root', b'#', b'!', b'(x)', b'\\n',
+AWKWARD = [b'plain.json', b'new\nline', b'\r', b'esc\x1b[31m', b'tab\t', b'inv\xff\xfealid', b'50%', b'%0A', b'\n',
+           b' ', b' blank ', b"it's", b'"quoted"', b'$HOME', b'`id`', b'a;b', b'a&b', b'*', b'~root', b'#', b'!',
+           b'(x)', b'\\n',
            b'\x7f', b'caf\xc3\xa9', b'\xe2\x80\xae', b'\xc2\x85', b'-', b'a=b', b'{name}', b'\xe2\x82', b'\xef\xbf\xbd']
 
 
@@ -40,7 +41,7 @@ def test_printable_leaves_nothing_that_controls_a_terminal(raw, expected):
 def test_printable_is_cut_with_a_mark_and_not_one_character_earlier():
     assert text.printable(b'x' * 200) == 'x' * 200
     assert text.printable(b'x' * 201) == 'x' * 200 + '...'
-    assert text.printable(compat.config_bytes(compat.native_text(u'\xe9' * 5)), 3) == compat.native_text(u'\xe9' * 3) + '...'
+    assert text.printable(u'\xe9\xe9\xe9\xe9'.encode('utf-8'), 3) == compat.native_text(u'\xe9\xe9\xe9...')
 
 
 def test_printable_keeps_the_control_characters_it_is_told_to_keep():

@@ -98,8 +98,8 @@ class Bench(object):
 
     def start(self, size, *receivers, **options):
         self.lanes = Lanes(receivers, options.get('retrying', True))
-        self.pool = Pool(self.lanes, size, options.get('deliver') or self.gate.deliver, self.make_transport, self.notify,
-                         clock=lambda: self.now)
+        self.pool = Pool(self.lanes, size, options.get('deliver') or self.gate.deliver, self.make_transport,
+                         self.notify, clock=lambda: self.now)
         return self.pool
 
     def offer(self, receiver, count, first=0):
@@ -242,6 +242,22 @@ def test_fewer_idle_workers_end_at_once(bench):
     pool.resize(2)
     wait_until(lambda: [transport.closed for transport in bench.transports].count(1) == 3)
     wait_until(lambda: bench.idle() == 2)
+
+
+def test_a_host_that_gives_fewer_threads_gets_its_work_done_by_those(bench, monkeypatch):
+    orders, start = samples.receiver(workers=9), threading.Thread.start
+
+    def start_two(thread):
+        if len([one for one in bench.transports if not one.closed]) > 2:
+            raise threading.ThreadError('can\'t start new thread')
+        start(thread)
+    monkeypatch.setattr(threading.Thread, 'start', start_two)
+    pool = bench.start(5, orders)
+    bench.gate.open()
+    names = bench.offer(orders, 9)
+    wait_until(lambda: sorted(bench.done()) == names)
+    pool.stop()
+    wait_until(pool.ended)
 
 
 def test_a_fault_of_the_program_leaves_the_file_and_the_worker(bench):
