@@ -257,24 +257,24 @@ _NGINX_CONF = r'''
 daemon off;
 %(user)s
 worker_processes 2;
-pid %(folder)s/nginx.pid;
-error_log %(folder)s/error.log;
+pid "%(folder)s/nginx.pid";
+error_log "%(folder)s/error.log";
 events { worker_connections 256; }
 http {
-    client_body_temp_path %(folder)s/tmp-body;
-    proxy_temp_path %(folder)s/tmp-proxy;
-    fastcgi_temp_path %(folder)s/tmp-fastcgi;
-    uwsgi_temp_path %(folder)s/tmp-uwsgi;
-    scgi_temp_path %(folder)s/tmp-scgi;
+    client_body_temp_path "%(folder)s/tmp-body";
+    proxy_temp_path "%(folder)s/tmp-proxy";
+    fastcgi_temp_path "%(folder)s/tmp-fastcgi";
+    uwsgi_temp_path "%(folder)s/tmp-uwsgi";
+    scgi_temp_path "%(folder)s/tmp-scgi";
     map $http_x_inner $from_outside { default 1; yes 0; }
     log_format plain '$connection $request_method $request_uri $status $request_length';
-    access_log %(folder)s/access.log plain if=$from_outside;
+    access_log "%(folder)s/access.log" plain if=$from_outside;
     default_type text/plain;
     client_max_body_size 0;
     upstream self { server 127.0.0.1:%(port)d; keepalive 8; }
     server {
         listen 127.0.0.1:%(port)d;
-        root %(folder)s;
+        root "%(folder)s";
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header X-Inner yes;

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from agent import cli, compat, engine, progress, receiver as tryout, router
+from agent import cli, compat, engine, progress, receiver as tryout, router, text
 from agent.spool import Spool
 from tests import nobody
 from tests.servers import refusing_port
@@ -381,7 +381,7 @@ def test_a_relative_configuration_is_named_so_that_it_is_found_from_everywhere(h
     monkeypatch.chdir(host.folder)
     assert host.call('-c', 'envio.conf', 'once')[0] == 65
     with open(os.path.join(host.spool, 'error', 'a.json.reason')) as stream:
-        assert 'Requeue: envio -c %s requeue a.json\n' % host.config in stream.read()
+        assert 'Requeue: envio -c %s requeue a.json\n' % text.shell_word(host.config) in stream.read()
 
 
 def test_odd_names_in_a_poor_locale_are_named_and_delivered(host):
