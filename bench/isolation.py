@@ -9,6 +9,7 @@ from the first move to the last, without the start and the first look at the spo
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import tempfile
 import time
 
 import common
+from agent import receiver
 from tests.servers import refusing_port, tarpit
 
 AGENT = '[agent]\nspool = %s\nsettle = 0\nworkers = 16\nstop_grace = 1s\n'
@@ -33,15 +35,31 @@ def options():
                         help='the interpreter for Envio (default: %(default)s)')
     parser.add_argument('--files', type=int, default=3000, metavar='N', help='of each healthy receiver '
                         '(default: %(default)s)')
-    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='for the dead one and for the tarpit each '
+    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='for the dead one and the tarpit each '
                         '(default: %(default)s)')
     parser.add_argument('--size', type=int, default=1024, metavar='BYTES', help='of a file (default: %(default)s)')
-    parser.add_argument('--ballast', action='store_true', help='let as many files without a receiver lie in the spool '
-                        'of the run alone: what differs then is the two sick receivers, not the size of the spool')
+    parser.add_argument('--ballast', action='store_true', help='let as many files without a receiver lie in the '
+                        'spool of the run alone: what differs then is the sick receivers, not the size of the spool')
+    parser.add_argument('--delay', metavar='D', help='the healthy receivers are the tryout receiver, which answers '
+                        'after D (such as 20ms), so that not the processor is what limits them')
     parser.add_argument('--pairs', type=int, default=15, metavar='N', help='default: %(default)s')
     chosen = parser.parse_args()
     chosen.python = common.interpreter(chosen.python)
     return chosen
+
+
+@contextlib.contextmanager
+def healthy(given, folder):
+    """Run what takes files for both healthy receivers; gives its URL."""
+    if not given.delay:
+        with common.Nginx(folder) as nginx:
+            yield nginx.url
+        return
+    server = receiver.serve(answers='200:delay=' + given.delay).start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def moves(spool):
@@ -105,8 +123,8 @@ def main():
     folder = tempfile.mkdtemp(prefix='envio-bench-')
     try:
         os.mkdir(os.path.join(folder, 'nginx'))
-        with common.Nginx(os.path.join(folder, 'nginx')) as nginx, tarpit() as stuck, refusing_port() as dead:
-            urls = dict((name, '%s%s/%s' % (nginx.url, PATH, name)) for name in HEALTHY)
+        with healthy(given, os.path.join(folder, 'nginx')) as url, tarpit() as stuck, refusing_port() as dead:
+            urls = dict((name, '%s%s/%s' % (url, PATH, name)) for name in HEALTHY)
             urls.update(dead='http://127.0.0.1:%d/' % dead, tarpit=stuck.url + '/')
             pairs = run_pairs(given, urls, folder)
     finally:
