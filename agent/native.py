@@ -8,6 +8,7 @@ One NativeTransport belongs to one worker; cut() alone may be called by another 
 import errno
 import select
 import socket
+import struct
 
 from agent import compat, request
 from agent.answers import AnswerReader
@@ -49,7 +50,7 @@ class Connection(compat.http_client.HTTPConnection):
                 self.sock = sock  # from here on cut() can end it
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(self.receiver.read_timeout)
+                _limit_waits(sock, self.receiver.read_timeout)
                 self._poll.register(sock.fileno(), select.POLLIN | select.POLLOUT)
                 self.reader = AnswerReader(sock)
                 return
@@ -79,9 +80,9 @@ class Connection(compat.http_client.HTTPConnection):
         self.reader.begin()
         try:
             early = self._send(head, opened)
-        except socket.timeout:
-            raise TransportError('send', 'nothing was taken for %s' % _seconds(self.receiver.read_timeout))
         except EnvironmentError as error:
+            if _timed_out(error):
+                raise TransportError('send', 'nothing was taken for %s' % _seconds(self.receiver.read_timeout))
             # The receiver has had enough, and may have said why before it closed.
             return self._early(None, error)
         if early:
@@ -111,7 +112,7 @@ class Connection(compat.http_client.HTTPConnection):
                 if early[1] >= 200:
                     return early
             else:
-                pending = pending[self.sock.send(pending):]
+                pending = pending[self.sock.send(pending, socket.MSG_DONTWAIT):]
         return None
 
     def _early(self, head, error):
@@ -129,9 +130,9 @@ class Connection(compat.http_client.HTTPConnection):
     def _answer(self, head, sent_whole):
         try:
             return self.reader.read(head)
-        except socket.timeout:
-            raise TransportError('receive', 'no answer for %s' % _seconds(self.receiver.read_timeout), sent_whole)
         except EnvironmentError as error:
+            if _timed_out(error):
+                raise TransportError('receive', 'no answer for %s' % _seconds(self.receiver.read_timeout), sent_whole)
             self.died = not self.reader.started
             raise TransportError('receive', 'the answer failed: %s' % _words(error), sent_whole)
         except TransportError as error:
@@ -240,6 +241,22 @@ class NativeTransport(object):
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+
+
+def _limit_waits(sock, seconds):
+    """Let no send or recv wait longer than so many seconds.
+
+    The kernel's own limit, not settimeout(): with that Python asks poll() before each call, and hands its interpreter
+    lock to another thread once more.
+    """
+    sock.settimeout(None)
+    limit = struct.pack('ll', int(seconds), int(seconds % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _timed_out(error):
+    return isinstance(error, socket.timeout) or compat.error_number(error) == errno.EAGAIN
 
 
 def _words(error):

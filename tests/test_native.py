@@ -339,3 +339,20 @@ def test_headers_are_told_in_lower_case_in_order_and_folded_lines_joined():
     reply, _ = read(b'HTTP/1.1 200 Fine \r\nA: 1\r\nB:\t2 \r\n\t3\r\na: 4\r\nContent-Length: 0\r\n\r\n')
     assert reply.headers == (('a', '1'), ('b', '2 3'), ('a', '4'), ('content-length', '0'))
     assert reply.reason == 'Fine'
+
+
+def test_a_head_that_comes_again_is_read_as_the_first_time_and_no_other_is_taken_for_it():
+    head = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n'
+    others = (b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n', b'HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n',
+              b'HTTP/1.1 200 OK\nContent-Length: 2\n\n', b'HTTP/1.1 100 Continue\r\n\r\n' + head)
+    answers = [(head, 200), (head, 200)]
+    for other, status in zip(others, (200, 503, 200, 200)):
+        answers.extend([(other, status), (head, 200), (other, status)])
+    for split in (0, 1, 20, len(head) - 1):
+        reader = AnswerReader(Pieces(*[piece for raw, _ in answers for piece in (
+            raw[:split], raw[split:] + (b'abc' if b': 3' in raw else b'ab'))]))
+        for _, status in answers:
+            reader.begin()
+            reply = reader.read()
+            assert (reply.status, reader.reusable) == (status, True)
+            assert reply.body == (b'abc' if ('content-length', '3') in reply.headers else b'ab')
