@@ -1,6 +1,6 @@
-"""Records for tests, complete with the defaults a configuration gives."""
+"""What tests share: records, complete with the defaults a configuration gives, and how a call failed."""
 
-from agent import config
+from agent import compat, config
 from agent.records import Reply, SpoolFile, Stamp, Ticket
 
 
@@ -20,3 +20,12 @@ def ticket(of=None, name='a.json', mtime=0, **fields):
 def reply(status, *headers, **fields):
     """Return a Reply; headers are (lower-case name, value) pairs."""
     return Reply(status, 'Reason', headers, b'')._replace(**fields)
+
+
+def failure(call, *args):
+    """Return the number of the error that call(*args) ends with, or None. (On 2.6 pytest.raises loses it.)"""
+    try:
+        call(*args)
+    except EnvironmentError as error:
+        return compat.error_number(error)
+    return None

@@ -13,6 +13,7 @@ import pytest
 from agent import compat, receiver, receiver_rules
 from agent.errors import AgentError, UsageError
 from tests.conftest import ROOT
+from tests.samples import failure
 
 EXAMPLES = os.path.join(ROOT, 'agent', 'examples')
 
@@ -73,15 +74,6 @@ def raw_exchange(server, raw):
         return b''.join(iter(lambda: peer.recv(65536), b''))
     finally:
         peer.close()
-
-
-def failure(call, *args):
-    """Return the number of the error that call(*args) ends with, or None. (On 2.6 pytest.raises loses it.)"""
-    try:
-        call(*args)
-    except EnvironmentError as error:
-        return compat.error_number(error)
-    return None
 
 
 # --- what it stores

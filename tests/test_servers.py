@@ -9,6 +9,7 @@ import pytest
 
 from agent import compat
 from tests import servers
+from tests.samples import failure
 
 POST = b'POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc'
 
@@ -37,15 +38,6 @@ def ask(port, raw):
         return everything(peer)
     finally:
         peer.close()
-
-
-def failure(call, *args):
-    """Return the number of the error that call(*args) ends with, or None. (On 2.6 pytest.raises loses it.)"""
-    try:
-        call(*args)
-    except EnvironmentError as error:
-        return compat.error_number(error)
-    return None
 
 
 def request(port, method, path, body=b'', headers=None):
