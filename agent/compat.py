@@ -84,7 +84,14 @@ def native_text(text):
 
 def log_bytes(text):
     """Return a native string as the bytes of a line to write: UTF-8, what can't be text escaped."""
-    return text if PY2 else text.encode('utf-8', 'backslashreplace')
+    if PY2:
+        return text
+    try:
+        # Where the locale is no UTF-8, names are full of surrogates that are good text all the same.
+        text = text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    except UnicodeEncodeError:
+        pass  # surrogates of another kind
+    return text.encode('utf-8', 'backslashreplace')
 
 
 def writable(text, stream):

@@ -57,8 +57,8 @@ def test_a_shown_name_is_one_line_and_tells_which_file_it_is():
 
 
 def test_a_usual_name_is_shown_as_it_is():
-    for name in ('orders-17.json', 'a b.txt', "it's", '-rf', '{x}', compat.native_text(u'caf\xe9')):
-        assert text.shown(name) == name
+    for raw in (b'orders-17.json', b'a b.txt', b"it's", b'-rf', b'{x}', b'caf\xc3\xa9'):
+        assert text.shown(compat.fs_native(raw)) == compat.native_text(raw.decode('utf-8'))
 
 
 def test_a_shell_reads_back_the_name_that_was_meant():
