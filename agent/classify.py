@@ -54,20 +54,27 @@ def _verdict(status, receiver, wait):
     return CODES.get(status) or CLASSES[status // 100]
 
 
+def header(headers, name):
+    """Return the value of the first header of this lower-case name, '' when there is none; headers: as in Reply."""
+    for known, value in headers:
+        if known == name:
+            return value
+    return ''
+
+
 def retry_after(headers, wall):
     """Return the seconds that Retry-After asks for, at most LONGEST_RETRY_AFTER; None without a usable one.
 
     headers: as in records.Reply; wall: seconds since 1970. Both forms of RFC 9110 10.2.3; a date is measured
     against the answer's own Date where it has one, so that a wrong clock on either side does no harm.
     """
-    values = dict(reversed(headers))
-    value = values.get('retry-after', '').strip()
+    value = header(headers, 'retry-after').strip()
     if value.isdigit():
         return min(int(value), LONGEST_RETRY_AFTER)
     until = _date(value)
     if until is None:
         return None
-    begin = _date(values.get('date', ''))
+    begin = _date(header(headers, 'date'))
     return min(max(0, until - (wall if begin is None else begin)), LONGEST_RETRY_AFTER)
 
 

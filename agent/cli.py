@@ -48,7 +48,7 @@ def main(argv=None):
     try:
         return _command(sys.argv[1:] if argv is None else argv)
     except AgentError as error:
-        for line in getattr(error, 'problems', [str(error)]):
+        for line in error.problems:
             _say(line)
         return error.exit_code
     except _ReaderGone:
@@ -125,24 +125,26 @@ def _common(argv):
     """Return (options, words): the options that may stand before or after the command are taken out."""
     parser = _Parser(prog='envio', add_help_option=False)
     parser.disable_interspersed_args()
-    parser.add_option('-c', dest='config', default=DEFAULT_CONFIG)
-    parser.add_option('-v', dest='loudness', action='store_const', const=1, default=0)
-    parser.add_option('-q', dest='loudness', action='store_const', const=-1)
+    _add_common(parser, DEFAULT_CONFIG, 0)
     parser.add_option('-h', '--help', action='store_true', default=False)
     parser.add_option('--version', action='store_true', default=False)
     options, words = parser.parse_args(argv)
     return options, words
 
 
+def _add_common(parser, config, loudness):
+    """Add -c, -v and -q, with what holds where they are not given."""
+    parser.add_option('-c', dest='config', default=config)
+    parser.add_option('-v', dest='loudness', action='store_const', const=1, default=loudness)
+    parser.add_option('-q', dest='loudness', action='store_const', const=-1)
+
+
 def _options(name, common, argv, add=None, words=False):
     """Parse what follows a command's name, the common options too; return (options, words)."""
     parser = _Parser(prog=name, add_help_option=False)
-    parser.add_option('-c', dest='config')
-    parser.add_option('-v', dest='loudness', action='store_const', const=1)
-    parser.add_option('-q', dest='loudness', action='store_const', const=-1)
+    _add_common(parser, common.config, common.loudness)
     if add is not None:
         add(parser)
-    parser.set_defaults(config=common.config, loudness=common.loudness)
     options, rest = parser.parse_args(argv)
     if rest and not words:
         raise UsageError('%s: takes no %r: see envio --help' % (name, rest[0]))

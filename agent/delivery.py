@@ -108,7 +108,7 @@ def _exchange(ticket, opened, transport, key):
 
 def _redirect(url, reply):
     """Return where a redirect of the same origin leads, or None: the reply stands as it is."""
-    place = dict(reversed(reply.headers)).get('location')
+    place = classify.header(reply.headers, 'location')
     if reply.status not in REDIRECTS or not place:
         return None
     target = compat.urljoin(url, place).split('#')[0]

@@ -82,7 +82,6 @@ class Agent(object):
         self._wakeup = wakeup
         self._once = once
         self._purge_due = 0
-        self._purge_said = None
         self.stats = Stats(compat.monotonic())
         self.lanes = Lanes(self.config.receivers, retrying=not once)
         self._delivery = Delivery(self.spools, self.config.path)
@@ -139,7 +138,7 @@ class Agent(object):
     def waiting(self):
         """Return how many files are known to stay in the spools."""
         collector = self.collector
-        return len(self.lanes.known) + collector.unrouted + len(collector.unsettled) + collector.unreadable
+        return self.lanes.waiting() + collector.unrouted + len(collector.unsettled) + collector.unreadable
 
     def heed_signals(self, reload):
         """Do what the signals that came ask for."""
@@ -158,7 +157,7 @@ class Agent(object):
             config, router = reload()
             fresh = lock_spools([path for path in config.spool if path not in self.spools])
         except AgentError as error:
-            for line in str(error).split('\n'):
+            for line in error.problems:
                 log.error('%s', line)
             log.error('reload: the configuration in force stays')
             return
@@ -182,8 +181,8 @@ class Agent(object):
         self.count_results()
         for line in self.stats.summary(compat.monotonic()):
             log.warning('state: %s', line)
-        log.warning('state: %d files known, %d out, %d answered but not moved, %d without a receiver', len(
-            self.lanes.known), self.lanes.busy, self.lanes.unmoved(), self.collector.unrouted)
+        log.warning('state: %d files known, %d out, %d answered but not moved, %d without a receiver',
+                    self.lanes.waiting(), self.lanes.busy, self.lanes.unmoved(), self.collector.unrouted)
         for name, lane in sorted(self.pool.with_lanes(lambda lanes: list(lanes.lanes.items()))):
             log.warning('state: receiver %s: %s%s, %d waiting, %d out', name, lane.breaker.state,
                         ', HOLD: %s' % lane.held if lane.held else '', lane.waiting(), lane.busy)

@@ -12,8 +12,13 @@ EX_CONFIG = 78
 
 
 class AgentError(Exception):
-    """Something the user has to know. The text is a sentence `what: why: what to do`."""
+    """Something the user has to know. The text is a sentence `what: why: what to do`; `problems` holds the sentences
+    one by one, where there are several."""
     exit_code = EX_SOFTWARE
+
+    def __init__(self, text, problems=None):
+        Exception.__init__(self, text)
+        self.problems = problems or [text]
 
 
 class UsageError(AgentError):
@@ -26,8 +31,7 @@ class ConfigError(AgentError):
     exit_code = EX_CONFIG
 
     def __init__(self, problems):
-        AgentError.__init__(self, '\n'.join(problems))
-        self.problems = list(problems)
+        AgentError.__init__(self, '\n'.join(problems), list(problems))
 
 
 class SpoolError(AgentError):

@@ -46,7 +46,7 @@ class Lane(object):
 
     def room(self):
         """Return how many more files may be offered."""
-        return MOST_FILES - len(self.fresh) - len(self.deferred) - self.busy
+        return MOST_FILES - self.waiting() - self.busy
 
     def due(self, now):
         """Return when the next file of this lane may go: `now`, a later time, or None: not before a worker is back
@@ -144,9 +144,8 @@ class Lane(object):
         if ok:
             self.window = 1
             return 'CLOSED: it answers again'
-        count = self.breaker.failures
-        return 'OPEN for %s after %d failure%s, last: %s' % (
-            text.duration(self.breaker.until - now), count, '' if count == 1 else 's', outcome.reason)
+        return 'OPEN for %s after %s, last: %s' % (
+            text.duration(self.breaker.until - now), text.count(self.breaker.failures, 'failure'), outcome.reason)
 
 
 class Lanes(object):

@@ -18,8 +18,7 @@ SMALL = 65536         # a body up to this many bytes leaves in one send with the
 PIECE = 262144        # a larger one goes out in pieces of so many
 MOST_CONNECTIONS = 8  # kept open by one worker, each to another receiver
 
-
-_OUR_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_OUR_LACK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # what this host ran out of
 
 
 class Connection(compat.http_client.HTTPConnection):

@@ -3,7 +3,7 @@
 import json
 import time
 
-from agent import compat, text
+from agent import classify, compat, text
 
 MOST_SHOWN = 4096  # bytes of the answer's body
 
@@ -48,7 +48,7 @@ def problem(reply):
     """
     if reply is None:
         return ''
-    kind = dict(reversed(reply.headers)).get('content-type', '').split(';')[0].strip().lower()
+    kind = classify.header(reply.headers, 'content-type').split(';')[0].strip().lower()
     if kind != 'application/problem+json':
         return ''
     try:

@@ -12,12 +12,11 @@ class ReceiverStats(object):
 
     unmoved: tries to move an answered file, in vain; bytes: of accepted files; last: the newest answer in words.
     """
-    __slots__ = ('accepted', 'rejected', 'failed', 'held', 'gone', 'unmoved', 'bytes', 'seconds', 'last',
-                 'last_rejection', 'last_failure')
+    __slots__ = ('accepted', 'rejected', 'failed', 'held', 'gone', 'unmoved', 'bytes', 'last', 'last_rejection',
+                 'last_failure')
 
     def __init__(self):
         self.accepted = self.rejected = self.failed = self.held = self.gone = self.unmoved = self.bytes = 0
-        self.seconds = 0.0
         self.last = self.last_rejection = self.last_failure = ''
 
     def add(self, result):
@@ -39,7 +38,6 @@ class ReceiverStats(object):
         else:
             self.failed += 1
             self.last_failure = outcome.reason
-        self.seconds += result.took
         self.last = outcome.reason
 
 
