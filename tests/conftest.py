@@ -22,3 +22,30 @@ def time_limit():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def own_umask():
+    # A command that runs in this process sets it for good: no later test is to depend on that.
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(scope='session')
+def authority(tmpdir_factory):
+    from tests.authority import Authority
+    authority = Authority(str(tmpdir_factory.mktemp('authority')))
+    if authority.absent:
+        pytest.skip(authority.absent)
+    return authority
+
+
+@pytest.fixture(scope='session')
+def nginx_tls(tmpdir_factory, authority):
+    from tests.tls_servers import NginxTls
+    nginx = NginxTls(str(tmpdir_factory.mktemp('nginx')), authority)
+    if nginx.absent:
+        pytest.skip(nginx.absent)
+    with nginx:
+        yield nginx
