@@ -16,6 +16,7 @@ PIECE = 65536       # bytes asked for in one recv
 
 _STATUS_LINE = re.compile(br'HTTP/1\.([01])[ \t]+([1-5]\d\d)(?:[ \t]+(.*?))?[ \t]*\Z', re.DOTALL)
 _HEADER = re.compile(br'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*?)[ \t]*\Z', re.DOTALL)
+_LENGTHS = re.compile(br'[0-9]+(?:[ \t]*,[ \t]*[0-9]+)*\Z')  # RFC 9112 6.3: anything else is no length
 _SIZE = re.compile(br'[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?\Z', re.DOTALL)
 
 
@@ -37,6 +38,10 @@ class AnswerReader(object):
         self._known = b'', None  # the newest head that came whole, and what was read from it
         self.reusable = False
         self.started = False
+
+    def buffered(self):
+        """Return True when bytes have come that nobody has read yet."""
+        return bool(self._buffer)
 
     def begin(self):
         """Expect the answer to a new request."""
@@ -64,12 +69,21 @@ class AnswerReader(object):
             self._known = before[:read], head
         return head
 
+    def final_head(self):
+        """Return the next head() that is no interim one."""
+        head = self.head()
+        while head[1] < 200:
+            head = self.head()
+        return head
+
     def _parse_head(self):
         line = self._line()
         found = _STATUS_LINE.match(line)
-        if not found:
+        if not found or b'\0' in line:
             raise TransportError('protocol', 'the answer is not HTTP/1.x: it begins with %r' % (line[:40],), True)
         minor, status, reason = found.groups()
+        if status == b'101':
+            raise TransportError('protocol', 'the answer switches protocols, which nobody asked for', True)
         return int(minor), int(status), compat.byte_string(reason or b''), self._headers()
 
     def read(self, head=None):
@@ -78,12 +92,12 @@ class AnswerReader(object):
         head: the final answer's, if it was read before. What comes after it can't change the verdict any more: a body
         that is cut, badly framed or too long is kept as far as it was read, and the connection is not used again.
         """
-        while head is None or head[1] < 200:
-            head = self.head()
+        if head is None:
+            head = self.final_head()
         minor, status, reason, headers = head
         try:
             body, framed = self._body(status, headers)
-        except (_Cut, EnvironmentError):
+        except (_Cut, EnvironmentError, TransportError):
             body, framed = self._partial, False
         # Bytes beyond the answer belong to nothing that was asked: never the start of the next one.
         self.reusable = framed and not self._buffer and _keeps_alive(minor, headers)
@@ -126,7 +140,11 @@ class AnswerReader(object):
                 headers[-1] = name, (value + ' ' + compat.byte_string(line.strip())).strip()
                 continue
             found = _HEADER.match(line)
-            if found:  # what isn't a header has no meaning: passed over
+            if b':' not in line or b'\0' in line or found and found.group(1).lower() == b'content-length' \
+                    and not _LENGTHS.match(found.group(2)):
+                # Current cURL gives up on these, too, so that both transports come to the same verdict.
+                raise TransportError('protocol', 'the answer\'s head holds %r' % (line[:40],), True)
+            if found:  # another name than a header's has no meaning: passed over
                 headers.append((compat.byte_string(found.group(1)).lower(), compat.byte_string(found.group(2))))
 
     def _body(self, status, headers):
@@ -143,7 +161,7 @@ class AnswerReader(object):
         if not lengths:
             return self._until_closed(), False
         length = lengths.pop()
-        if lengths or not length.isdigit() or len(length) > 18:
+        if lengths or len(length) > 18:
             return b'', False
         wanted = min(int(length), MOST_BODY)
         return self._take(wanted), wanted == int(length)
@@ -152,7 +170,7 @@ class AnswerReader(object):
         while len(self._buffer) < count:
             try:
                 more = self._more()
-            except EnvironmentError:
+            except (EnvironmentError, TransportError):
                 more = False
             if not more:
                 self._partial = (self._partial + self._buffer)[:MOST_BODY]
@@ -185,6 +203,12 @@ class AnswerReader(object):
                     return self._partial, False
             except TransportError:
                 return self._partial, False
+
+
+def check_early(reply):
+    """Raise TransportError for an acceptance that came before the whole file was sent: it can't be meant."""
+    if reply.status < 300:
+        raise TransportError('protocol', 'answered %d before it had the whole file' % reply.status)
 
 
 def _values(headers, wanted):

@@ -3,7 +3,7 @@
 Pure: the wall time is an argument. Called by delivery.py. Raises nothing.
 """
 
-from agent import compat, text
+from agent import text
 from agent.records import ACK, FILE, HOLD, HOST, NACK, RECEIVER, RETRY, Outcome
 
 LONGEST_RETRY_AFTER = 3600  # seconds (SPEC 3)
@@ -23,15 +23,14 @@ def of_reply(reply, receiver, wall):
     # 429 and 503 with Retry-After speak for all files of the receiver; a 429 means "slow down" even without one.
     throttle = verdict == RETRY and (status == 429 or status == 503 and wait is not None)
     blame = RECEIVER if verdict == HOLD or throttle or verdict == RETRY and status >= 500 else FILE
-    reason = ('%d %s' % (status, text.printable(compat.wire(reply.reason)))).strip()
-    return Outcome(verdict, blame, status, reason, wait, throttle, reply, False, False)
+    return Outcome(verdict, blame, status, text.status(status, reply.reason), wait, throttle, reply, False, False)
 
 
 def of_error(error):
     """Return the Outcome of an exchange without an answer: a TransportError is never the file's fault."""
     if error.stage == 'local':
         return of_host(str(error))
-    return Outcome(RETRY, RECEIVER, None, str(error), None, False, None, False, False)
+    return Outcome(HOLD if error.hold else RETRY, RECEIVER, None, str(error), None, False, None, False, False)
 
 
 def of_host(reason, verdict=RETRY, gone=False):

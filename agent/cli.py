@@ -21,10 +21,10 @@ usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
 
   run                  collect and send until SIGTERM (SIGHUP: reload, SIGUSR1: state to the log)
   once [--max-time D]  one pass over what is there, for cron
-  check                validate the configuration
+  check [--connect]    validate the configuration; --connect: reach every receiver, sending nothing
   route NAME...        which receiver and URL a name gets, and why
-  receiver [--port N] [--host H] [--dir D] [--answer RULES]
-                       a small receiver for trying things out
+  receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls | --cert FILE [--key FILE]]
+                       a small receiver for trying things out; --tls: https, with a certificate made for it
   demo                 the whole thing in a temporary folder
   version              version, interpreter, TLS abilities, cURL found
 
@@ -153,10 +153,13 @@ def _options(name, common, argv, add=None, words=False):
 
 def _setup(path):
     """Return (Config, Router) of a configuration file."""
-    from agent import config, router
+    from agent import config, router, transports
     loaded = config.load(os.path.abspath(path))
+    problems = transports.problems(loaded, os.environ)
+    if problems:
+        raise ConfigError(problems)
     plugin = router.load_plugin(loaded.router) if loaded.router else None
-    return loaded, router.Router(loaded, plugin)
+    return loaded, router.Router(loaded, plugin, transports.vetting(os.environ))
 
 
 def run(common, argv):
@@ -167,12 +170,12 @@ def run(common, argv):
     from agent import engine, logs, wakeup
     setup = _setup(options.config)
     log = logs.setup(setup[0], options.loudness)
-    if _proxy_warning(setup[0]):
-        log.warning(_proxy_warning(setup[0]))
+    _warn(setup[0], log)
 
     def reload():
         fresh = _setup(options.config)
         logs.setup(fresh[0], options.loudness)
+        _warn(fresh[0], log)
         return fresh
 
     waker = wakeup.Wakeup()
@@ -191,6 +194,7 @@ def once(common, argv):
     max_time = _duration(options.max_time)
     setup = _setup(options.config)
     log = logs.setup(setup[0], options.loudness, quiet=True)
+    _warn(setup[0], log)
     watch = progress.Progress(sys.stderr) if sys.stderr.isatty() and options.loudness >= 0 else None
     waker = wakeup.Wakeup()
     waker.catch(engine.STOP + (signal.SIGUSR1,))
@@ -227,8 +231,6 @@ def _sum_up(agent, log, terminal):
         elif stats.failed or stats.held:
             log.warning('%s: %s failed, last: %s: the files stay for the next pass', name,
                         text.count(stats.failed + stats.held, 'attempt'), stats.last_failure)
-    if agent.stats.total('failed') and _proxy_warning(agent.config):
-        log.warning(_proxy_warning(agent.config))
     waiting = agent.waiting()
     if agent.collector.unrouted:
         log.warning('%s without a receiver: see `envio route NAME`', text.count(agent.collector.unrouted, 'file'))
@@ -244,20 +246,17 @@ def _sum_up(agent, log, terminal):
     return errors.EX_WAITING if waiting or agent.interrupted else errors.EX_OK
 
 
-def _proxy_warning(config):
-    """Return what to say when the environment names a proxy that is not used, or ''."""
-    wanted = [receiver.name for receiver in config.receivers if receiver.proxy == 'env']
-    if not wanted or not (os.environ.get('http_proxy') or os.environ.get('HTTP_PROXY')):
-        return ''
-    return ('http_proxy is set, but proxies are not yet supported: %s: connected directly: unset it, or write '
-            'proxy = none' % ', '.join(wanted))
+def _warn(config, log):
+    """Say at the start what holds but should be known."""
+    from agent import transports
+    for level, sentence in transports.warnings(config, os.environ):
+        log.log(level, '%s', sentence)
 
 
 def check(common, argv):
-    """envio check"""
+    """envio check [--connect]"""
     options, _ = _options('check', common, argv, lambda parser: parser.add_option('--connect', action='store_true'))
-    if options.connect:
-        raise UsageError('check: --connect is not yet supported: use check alone')
+    from agent import abilities, transports
     from agent.spool import Spool
     config, _ = _setup(options.config)
     problems = []
@@ -268,12 +267,30 @@ def check(common, argv):
             problems.append(str(error))
     if problems:
         raise ConfigError(problems)
-    if _proxy_warning(config):
-        _say(_proxy_warning(config))
+    for _, sentence in transports.warnings(config, os.environ):
+        if options.loudness >= 0:
+            _say(sentence)
+    if options.connect:
+        _connect(config, options.loudness)
     if options.loudness >= 0:
         _print('%s: ok: %s, %s\n' % (config.path, text.count(len(config.spool), 'spool'),
                                      text.count(len(config.receivers), 'receiver')))
+        _print(abilities.https(os.environ) + '\n')
     return errors.EX_OK
+
+
+def _connect(config, loudness):
+    """Try to reach each receiver; raises ConfigError when one can't be."""
+    from agent import probe, resources
+    shared, problems = resources.Resources(os.environ), []
+    for receiver in config.receivers:
+        good, found = probe.probe(receiver, shared)
+        if not good:
+            problems.append('%s: %s' % (receiver.name, found))
+        elif loudness >= 0:
+            _print('%s: %s\n' % (receiver.name, found))
+    if problems:
+        raise ConfigError(problems)
 
 
 def route(common, argv):
@@ -307,9 +324,16 @@ def receiver(common, argv):
         parser.add_option('--host', default='127.0.0.1')
         parser.add_option('--dir')
         parser.add_option('--answer', default='200')
+        parser.add_option('--tls', action='store_true', default=False)
+        parser.add_option('--cert')
+        parser.add_option('--key')
     options, _ = _options('receiver', common, argv, add)
+    if options.tls and options.cert:
+        raise UsageError('receiver: --tls makes a certificate, --cert names one: give one of them')
+    if options.key and not options.cert:
+        raise UsageError('receiver: --key goes with --cert: give both')
     from agent import receiver as tryout
-    return tryout.run(options.port, options.host, options.dir, options.answer)
+    return tryout.run(options.port, options.host, options.dir, options.answer, options.tls, options.cert, options.key)
 
 
 def demo(common, argv):
@@ -323,7 +347,7 @@ def version(common, argv):
     """envio version"""
     _options('version', common, argv)
     from agent import abilities
-    _print(''.join(['%s\n' % line for line in abilities.lines()]))
+    _print(''.join(['%s\n' % line for line in abilities.lines(os.environ)]))
     return errors.EX_OK
 
 

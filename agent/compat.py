@@ -10,24 +10,23 @@ import errno
 import fcntl
 import os
 import select
+import socket
 import sys
 import time
 
 PY2 = sys.version_info[0] == 2
 
 if PY2:
-    import httplib as http_client
     from urllib import quote as _quote, unquote as _unquote
     from urlparse import urljoin, urlsplit
     text_type = unicode  # noqa: F821 (Python 2 only)
     string_types = (basestring,)  # noqa: F821 (Python 2 only)
 else:
-    import http.client as http_client
     from urllib.parse import quote as _quote, unquote_to_bytes as _unquote, urljoin, urlsplit
     text_type = str
     string_types = (str,)
 
-__all__ = ['http_client', 'urljoin', 'urlsplit', 'text_type', 'string_types', 'monotonic', 'scan_names']
+__all__ = ['urljoin', 'urlsplit', 'text_type', 'string_types', 'monotonic', 'scan_names']
 
 
 def _times():
@@ -112,6 +111,15 @@ def unpercent(text):
     return _unquote(wire(text))
 
 
+def http_client():
+    """Return the standard library's HTTP client module; loaded only when asked for: just the tryout receiver is."""
+    if PY2:
+        import httplib
+        return httplib
+    import http.client
+    return http.client
+
+
 def http_server():
     """Return the standard library's HTTP server module; loaded only when asked for: just the tryout receiver is."""
     if PY2:
@@ -146,6 +154,28 @@ def set_nonblocking(fd):
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
 
+def tls_context(ssl, server_side=False):
+    """Return an SSLContext that takes TLS 1.2 or better (RFC 8996), verifies nothing and compares no names yet; None
+    where Python has none (2.6, and 2.7 before 2.7.9). ssl: the module, which not every Python has."""
+    if not hasattr(ssl, 'SSLContext'):
+        return None
+    protocol = getattr(ssl, 'PROTOCOL_TLS_SERVER' if server_side else 'PROTOCOL_TLS_CLIENT', None)
+    context = ssl.SSLContext(ssl.PROTOCOL_SSLv23 if protocol is None else protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if hasattr(context, 'minimum_version'):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    else:
+        context.options |= ssl.OP_NO_SSLv2 | ssl.OP_NO_SSLv3 | ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+    return context
+
+
+def socket_pair():
+    """Return two connected sockets (2.x: socketpair() gives the bare ones, which its ssl module can't wrap)."""
+    pair = socket.socketpair()
+    return [socket.socket(_sock=bare) for bare in pair] if PY2 else pair
+
+
 def error_number(error):
     """Return the errno of an OSError, IOError, socket.error or select.error, or None (2.x: select.error is none
     of the others, and keeps its number in args alone)."""
@@ -161,6 +191,57 @@ def error_text(error):
     if isinstance(number, int) and number in errno.errorcode:
         return os.strerror(number)
     return str(error) or error.__class__.__name__
+
+
+def pipe():
+    """Return (reading, writing), two descriptors that no other child gets."""
+    pair = os.pipe()
+    for fd in pair:
+        set_cloexec(fd)
+    return pair
+
+
+def start(command, stdin, output, environ, keep=()):
+    """Start a program and return its subprocess.Popen, in a session of its own: the terminal's signals don't reach it.
+
+    command: its words; stdin: a descriptor, None = /dev/null; output: a descriptor for its stdout and stderr, None = a
+    pipe to communicate() with; environ: its whole environment; keep: further descriptors it gets, under the same
+    numbers; no others. SIGXFSZ stays ignored, as Python has it: a file over its limit is a failed write, not the end.
+    Raises OSError.
+    """
+    import subprocess  # here: slow to load, and only cURL needs it
+    devnull = os.open(os.devnull, os.O_RDWR) if stdin is None else None
+    try:
+        options = dict(stdin=devnull if stdin is None else stdin, stdout=subprocess.PIPE if output is None else output,
+                       stderr=subprocess.STDOUT, env=environ, close_fds=True)
+        if not PY2:
+            return subprocess.Popen(command, pass_fds=keep, restore_signals=False, start_new_session=True, **options)
+        return _popen_class(subprocess.Popen, keep)(command, preexec_fn=_preparation(keep), **options)
+    finally:
+        if devnull is not None:
+            os.close(devnull)
+
+
+def _popen_class(popen, keep):
+    class Popen(popen):
+        # 2.6 and 2.7 have no pass_fds. This is how both call what closes the others, and neither changes any more.
+        def _close_fds(self, but):
+            # Not up to the limit of numbers: a container may allow a billion.
+            for fd in [int(name) for name in os.listdir('/proc/self/fd')]:
+                if fd > 2 and fd != but and fd not in keep:
+                    try:
+                        os.close(fd)
+                    except OSError:
+                        pass  # the one that listed them
+    return Popen
+
+
+def _preparation(keep):
+    def prepare():
+        os.setsid()
+        for fd in keep:
+            fcntl.fcntl(fd, fcntl.F_SETFD, 0)
+    return prepare
 
 
 def retry_interrupted(call, *args):

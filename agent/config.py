@@ -32,8 +32,9 @@ _Section = namedtuple('_Section', 'kind name line entries')
 class _Entry(object):
     """A key as it stands in the file."""
 
-    def __init__(self, line):
+    def __init__(self, line, key=''):
         self.line = line
+        self.key = key
         self.parts = []    # (line, native text) for each line of its value that holds something
         self.sound = True  # False: a problem was noted, and nothing further is said about it
 
@@ -95,6 +96,7 @@ class _Problems(object):
 
     def add(self, line, what, why):
         """Note one problem; line: from 1 on; what: native text as it stands in the file."""
+        what = re.sub('://.*@', '://...@', what)  # a password, whatever else is wrong with the line
         what, why = [text.printable(compat.config_bytes(part), most) for part, most in ((what, 100), (why, 1000))]
         self._found.append((line, '%s:%d: %s: %s' % (text.shown(self._path), line, what, why)))
 
@@ -128,7 +130,8 @@ def _read_sections(raw, problems):
         else:
             entry = _open_entry(content, number, section, problems)
         if entry and entry.sound:
-            entry.sound = _is_clean(line, content, number, problems)
+            shown = content.partition(':')[0] if entry.key == 'headers' else content  # its value may be a secret
+            entry.sound = _is_clean(line, shown, number, problems)
     return sections
 
 
@@ -188,11 +191,12 @@ def _open_entry(content, number, section, problems):
     entry, found = _Entry(number), _KEY.match(content)
     if not found:
         colon = _COLON.match(content)
-        problems.add(number, content, 'a key is followed by =: write %s = ...' % colon.group(1) if colon
-                     else 'neither a section nor key = value')
+        why = 'a key is followed by =: write %s = ...' % colon.group(1) if colon else 'neither section nor key = value'
+        problems.add(number, content.partition(':')[0], why)  # what follows may be a header's value
         entry.sound = False
         return entry
     key, value = found.group(1), found.group(2).strip(' \t')
+    entry.key = key
     if value:
         entry.parts.append((number, value))
     if section.line == 0:
@@ -260,9 +264,7 @@ def _value(setting, entry, problems):
         try:
             found.append(kind.parse(item))
         except Refused as refused:
-            # a header's value may be a secret
-            what = item.partition(':')[0] if kind is settings.HEADERS else item
-            problems.add(line, '%s = %s' % (setting.name, what), str(refused))
+            problems.add(line, '%s = %s' % (setting.name, settings.shown(kind, item)), str(refused))
             sound = False
     if not sound:
         return None
@@ -371,3 +373,24 @@ def _check_related(section, values, problems):
             if both and (key in section.entries or other in section.entries):
                 problems.add(_line(section, key, other), '%s = %s' % (key, ', '.join(both)),
                              'stands in %s too: an answer has one meaning' % other)
+    _check_credentials(section, values, problems)
+
+
+# key, whether it needs or excludes the other, the other, what to say
+_NEEDS = (
+    ('username', True, 'password_file', 'needs password_file: the file that holds its password'),
+    ('password_file', True, 'username', 'needs username: whose password it is'),
+    ('client_key', True, 'client_cert', 'needs client_cert: the certificate it belongs to'),
+    ('token_file', False, 'username', 'stands beside username: a request has one Authorization'),
+)
+
+
+def _check_credentials(section, values, problems):
+    for key, wanted, other, why in _NEEDS:
+        if values[key] and bool(values[other]) != wanted and (key in section.entries or other in section.entries) \
+                and not _is_wrong(section, key, other):
+            problems.add(_line(section, key), '%s = %s' % (key, values[key]), why)
+    own = [name for name, _ in values['headers'] if name.lower() == 'authorization']
+    if own and (values['username'] or values['token_file']):
+        problems.add(_line(section, 'headers', 'username', 'token_file'), 'headers = Authorization',
+                     'is made from username or token_file: leave one of them out')

@@ -7,10 +7,11 @@ program itself get out. Called by workers.py.
 import logging
 import time
 
-from agent import classify, compat, reasons, request, text
+from agent import bodies, classify, compat, reasons, request, text
 from agent.errors import FileChanged, TransportError
-from agent.records import ACK, GONE, HOLD, NACK, RETRY
+from agent.records import ACK, GONE, HOLD, NACK, RETRY, Parcel, Reply
 
+ASKED = 1 << 20  # bytes: a longer body is not sent before the receiver was asked (SPEC 7)
 MOST_REDIRECTS = 3
 REDIRECTS = (307, 308)  # the only ones that keep method and body (RFC 9110 15.4)
 
@@ -47,23 +48,47 @@ class Delivery(object):
             return outcome
         return self._settle(ticket, spool, outcome, key)
 
+    def deliver_all(self, jobs, transport):
+        """Deliver files of one receiver through one run of a transport that takes several (transports.Transports.most).
+
+        Yields (job, Outcome) for each as it is settled, and (job, None) for those that were not begun.
+        """
+        going, parcels, done = [], [], 0
+        try:
+            for job in jobs:
+                spool = self._spools[job.ticket.file.spool]
+                key = request.idempotency_key(spool.identity, job.ticket.file)
+                try:
+                    parcels.append(_parcel(job.ticket, spool, key))
+                    going.append(job)
+                except (FileChanged, EnvironmentError) as error:
+                    yield job, _without_answer(error)
+            for result in transport.send_all(parcels) if parcels else ():
+                job, parcel, done = going[done], parcels[done], done + 1
+                if not isinstance(result, Reply):
+                    yield job, _without_answer(result)
+                    continue
+                outcome = classify.of_reply(result, job.ticket.receiver, time.time())
+                if outcome.verdict in (ACK, NACK):
+                    outcome = self._settle(job.ticket, self._spools[job.ticket.file.spool], outcome, parcel.key)
+                yield job, outcome
+        finally:
+            for parcel in parcels:
+                parcel.body.opened.close()
+        for job in going[done:]:
+            yield job, None
+
     @staticmethod
     def _send(ticket, spool, transport, key):
+        parcel = None
         try:
-            opened = spool.open(ticket.file)
-        except FileChanged as error:
-            return _changed(error)
-        except EnvironmentError as error:
-            return classify.of_host('can\'t be read: %s' % compat.error_text(error))
-        try:
-            reply = _exchange(ticket, opened, transport, key)
-        except TransportError as error:
-            return classify.of_error(error)
-        except FileChanged as error:
-            return _changed(error)
+            parcel = _parcel(ticket, spool, key)
+            return classify.of_reply(_exchange(parcel, transport), ticket.receiver, time.time())
+        except (TransportError, FileChanged, EnvironmentError) as error:
+            return _without_answer(error)
         finally:
-            opened.close()
-        return classify.of_reply(reply, ticket.receiver, time.time())
+            if parcel is not None:
+                parcel.body.opened.close()
 
     def _settle(self, ticket, spool, outcome, key):
         file = ticket.file
@@ -92,18 +117,32 @@ class Delivery(object):
                       'tried again', text.shown(file.spool), text.shown(file.name), why)
 
 
-def _exchange(ticket, opened, transport, key):
-    reply = transport.send(ticket, opened, key)
-    if not ticket.receiver.follow_redirects:
-        return reply
-    for _ in range(MOST_REDIRECTS):
-        url = _redirect(ticket.url, reply)
-        if url is None:
-            break
-        ticket = ticket._replace(url=url)
-        opened.rewind()
-        reply = transport.send(ticket, opened, key)
-    return reply
+def _parcel(ticket, spool, key):
+    """Open the file and return its records.Parcel. Raises FileChanged, EnvironmentError."""
+    opened = spool.open(ticket.file)
+    try:
+        body = bodies.make(ticket.receiver, ticket.file.name, opened, key)
+    except Exception:
+        opened.close()
+        raise
+    return Parcel(ticket, body, key, body.size > ASKED)
+
+
+def _exchange(parcel, transport):
+    redirects = 0
+    while True:
+        reply = transport.send(parcel)
+        if reply.status == 417 and parcel.expect:
+            # RFC 9110 10.1.1: it, or what is in between, does not know Expect; the file is not to blame.
+            parcel = parcel._replace(expect=False)
+        else:
+            ticket = parcel.ticket
+            url = _redirect(ticket.url, reply) if ticket.receiver.follow_redirects else None
+            if url is None or redirects == MOST_REDIRECTS:
+                return reply
+            redirects += 1
+            parcel = parcel._replace(ticket=ticket._replace(url=url))
+        parcel.body.rewind()
 
 
 def _redirect(url, reply):
@@ -118,5 +157,10 @@ def _redirect(url, reply):
     return target
 
 
-def _changed(error):
-    return classify.of_host(str(error), GONE if error.gone else RETRY, gone=True)
+def _without_answer(error):
+    """Return the Outcome of a file for which there is an error instead of an answer."""
+    if isinstance(error, TransportError):
+        return classify.of_error(error)
+    if isinstance(error, FileChanged):
+        return classify.of_host(str(error), GONE if error.gone else RETRY, gone=True)
+    return classify.of_host('can\'t be read: %s' % compat.error_text(error))

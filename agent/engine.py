@@ -5,17 +5,20 @@ Raises SpoolError and LockedError when it can't begin.
 """
 
 import logging
+import os
 import signal
 import time
 
-from agent import compat, native, text
+from agent import compat, text
 from agent.collector import Collector
 from agent.delivery import Delivery
 from agent.errors import AgentError
 from agent.lanes import Lanes
 from agent.records import NACK
-from agent.spool import Spool
+from agent.resources import Resources
+from agent.spool import OWN, Spool
 from agent.stats import Stats
+from agent.transports import Transports
 from agent.workers import Pool
 
 LONGEST_TICK = 1.0   # seconds between two looks at deadlines while something is out
@@ -84,8 +87,9 @@ class Agent(object):
         self._purge_due = 0
         self.stats = Stats(compat.monotonic())
         self.lanes = Lanes(self.config.receivers, retrying=not once)
-        self._delivery = Delivery(self.spools, self.config.path)
-        self.pool = Pool(self.lanes, self.config.workers, self._delivery.deliver, native.NativeTransport, wakeup.notify)
+        resources = Resources(os.environ, self.config.spool[0] + '/' + OWN)
+        self.pool = Pool(self.lanes, self.config.workers, Delivery(self.spools, self.config.path),
+                         lambda: Transports(resources), wakeup.notify)
         self.collector = Collector(self.config, self._active_spools(), self.router, self.pool, once=once)
 
     def _active_spools(self):

@@ -47,15 +47,18 @@ class LockedError(SpoolError):
 class TransportError(AgentError):
     """The exchange with a receiver ended without a usable answer.
 
-    stage: where it ended: one of STAGES; 'local': this host had no descriptor or memory for it.
+    stage: where it ended: one of STAGES; 'local': this host had no descriptor, memory or room for it.
     sent_whole: True when the request had left this host whole, so that it may have been processed.
+    hold: True when trying again is of no use until somebody mends the receiver or its section (SPEC 3, HOLD): a
+    certificate or name that is not valid, credentials that can't be read or that a proxy refuses.
     """
-    STAGES = ('local', 'resolve', 'connect', 'tls', 'send', 'receive', 'protocol', 'deadline')
+    STAGES = ('local', 'credentials', 'resolve', 'connect', 'proxy', 'tls', 'send', 'receive', 'protocol', 'deadline')
 
-    def __init__(self, stage, text, sent_whole=False):
+    def __init__(self, stage, text, sent_whole=False, hold=False):
         AgentError.__init__(self, text)
         self.stage = stage
         self.sent_whole = sent_whole
+        self.hold = hold
 
 
 class FileChanged(AgentError):

@@ -12,6 +12,7 @@ from agent import backoff, breaker, text
 from agent.records import ACK, GONE, HOLD, HOST, NACK, RECEIVER, RETRY, Job
 
 MOST_FILES = 16384  # known files of a lane; the others stay on disk until it drains
+SMALL = 65536  # bytes: larger files go alone
 MOVE_PAUSE = 5  # seconds between tries to move a file that was answered, before jitter
 
 
@@ -22,6 +23,8 @@ class Lane(object):
         self.fresh = []       # heap of (mtime, order, Ticket): not tried yet, the oldest first
         self.deferred = []    # heap of (due, order, Ticket): failed, each with its own pause
         self.busy = 0         # files out with workers
+        self.riding = 0       # those of them that go along with another one
+        self._together = 1    # how many files may go along by now
         self.nacks = 0        # rejected in a row
         self.accepts = False  # it has accepted a file since the start or the last hold
         self.held = None      # why the receiver is on HOLD, or None
@@ -51,7 +54,7 @@ class Lane(object):
     def due(self, now):
         """Return when the next file of this lane may go: `now`, a later time, or None: not before a worker is back
         or a file is offered."""
-        if self.busy >= min(self.window, self._until_brake()) or self.held and self.busy:
+        if self.busy - self.riding >= min(self.window, self._until_brake()) or self.held and self.busy:
             return None
         if not self.fresh and not self.deferred:
             return None
@@ -76,7 +79,30 @@ class Lane(object):
         probing = self.held is not None or self.breaker.state != breaker.CLOSED
         generation = self.breaker.allow(now)
         self.busy += 1
-        return Job(self._next(now, probing), generation, self.held is not None)
+        return Job(self._next(now, probing), generation, self.held is not None, False)
+
+    def take_along(self, job, most, now):
+        """Return further small files, jobs too, that may go with `job` through one exchange; `most` with it.
+
+        One more after each accepted file, as the window's slow start, and none while anything is doubtful, so that a
+        receiver that fails or rejects is tried with no more files than workers.
+        """
+        if job.generation != self.breaker.generation or self.breaker.state != breaker.CLOSED or self.held \
+                or self.nacks or not self.accepts or job.ticket.file.stamp.size > SMALL:
+            return []
+        share = len(self.fresh) // self.window  # the other workers have theirs
+        jobs = []
+        while len(jobs) < min(most - 1, self._together, share) and self.fresh[0][2].file.stamp.size <= SMALL:
+            jobs.append(Job(heapq.heappop(self.fresh)[2], self.breaker.allow(now), False, True))
+        self.busy += len(jobs)
+        self.riding += len(jobs)
+        return jobs
+
+    def back(self, job):
+        """Note that a job's file is no longer out."""
+        self.busy -= 1
+        if job.riding:
+            self.riding -= 1
 
     def _next(self, now, probing):
         ripe = self.deferred and self.deferred[0][0] <= now
@@ -99,6 +125,7 @@ class Lane(object):
             if job.holding:
                 self.hold_due = now
             return []
+        self._together = self._together + 1 if outcome.verdict == ACK else 1
         if outcome.verdict == ACK:
             self.nacks = 0
             self.accepts = True
@@ -191,11 +218,14 @@ class Lanes(object):
         if lane.room() <= 0:
             return False
         self.known.add(key)
+        self._put(lane, ticket)
+        return True
+
+    def _put(self, lane, ticket):
         if ticket.attempts:
             self._defer(lane, ticket)
         else:
             heapq.heappush(lane.fresh, (ticket.file.stamp.mtime, self._next_order(), ticket))
-        return True
 
     def withdraw(self):
         """Return all waiting tickets and forget them (those out with workers stay): they can be routed anew."""
@@ -211,7 +241,7 @@ class Lanes(object):
         """Return a Job for a worker, or None when nothing may go now."""
         if self._unmoved and self._unmoved[0][0] <= now:
             self.busy += 1
-            return Job(heapq.heappop(self._unmoved)[2], None, False)
+            return Job(heapq.heappop(self._unmoved)[2], None, False, False)
         for _ in range(len(self._rotation)):
             lane = self._rotation[0]
             self._rotation.rotate(-1)
@@ -220,6 +250,20 @@ class Lanes(object):
                 self.busy += 1
                 return job
         return None
+
+    def take_along(self, job, most, now):
+        """Return further jobs of the same receiver that may go with `job` through one exchange; `most` with it."""
+        jobs = [] if job.generation is None else self.lane(job.ticket.receiver).take_along(job, most, now)
+        self.busy += len(jobs)
+        return jobs
+
+    def give_back(self, job):
+        """Take a job back that was not begun."""
+        self.busy -= 1
+        lane = self.lane(job.ticket.receiver)
+        lane.back(job)
+        lane.breaker.cancel(job.generation)
+        self._put(lane, job.ticket)
 
     def next_due(self, now):
         """Return when take() may next have something: `now`, a later time, or None: not by time alone."""
@@ -235,7 +279,7 @@ class Lanes(object):
         ticket = job.ticket
         lane = self.lane(ticket.receiver)
         if job.generation is not None:
-            lane.busy -= 1
+            lane.back(job)
             for event in lane.hear(job, outcome, now, rnd):
                 self.events.append((ticket.receiver.name, event))
         if outcome.moved or outcome.gone and (self.retrying or outcome.verdict == GONE):

@@ -1,8 +1,8 @@
-"""The tryout receiver: a small HTTP server that takes files, answers by rules and says what came.
+"""The tryout receiver: a small HTTP(S) server that takes files, answers by rules and says what came.
 
 `envio receiver` runs it (run), `envio demo` and tests have it in their own process (serve). It is for trying
-things out: one thread a connection, no TLS, nobody is asked who he is. Raises UsageError for rules that can't
-be understood and AgentError where the port or the folder can't be used.
+things out: one thread a connection, nobody is asked who he is. Raises UsageError for rules that can't be
+understood and AgentError where the port, the folder or the certificate can't be used.
 """
 
 import errno
@@ -211,22 +211,23 @@ class _Exchange(compat.http_server().BaseHTTPRequestHandler):
 class TryoutServer(object):
     """A receiver on one port. start() and stop() may follow each other: it comes back on the same port.
 
-    host, port: where it listens; url: the same as `http://HOST:PORT`; folder: where accepted files go, or None;
-    down: an Event, set while it is stopped.
+    host, port: where it listens; url: the same as `http://HOST:PORT` or https; folder: where accepted files go, or
+    None; down: an Event, set while it is stopped; say: a function(line) for people, called by all threads.
     """
 
-    def __init__(self, host, port, folder, answers, say):
+    def __init__(self, host, port, folder, answers, say, identity):
         self.host, self.port, self.folder = host, port, folder
+        self.say = say or (lambda line: None)
+        self._identity = identity
         self._lock = threading.Lock()  # around all below
         self._rules = parse_rules(answers)
-        self._say = say
-        self._open = {}  # connection: its thread
+        self._open = {}  # a connection's thread: its socket
         self._connections = self._requests = self._stored = self._size = 0
         self._answers = {}  # status or kind: how often
         self._accepting = None
         self.down = threading.Event()
         self._listen()
-        self.url = 'http://%s:%d' % ('[%s]' % host if ':' in host else host, self.port)
+        self.url = '%s://%s:%d' % ('https' if identity else 'http', '[%s]' % host if ':' in host else host, self.port)
 
     def _listen(self):
         try:
@@ -255,12 +256,13 @@ class TryoutServer(object):
         with self._lock:
             self.down.set()
             attending = list(self._open.items())
-        for connection in [self._listener] + [connection for connection, _ in attending]:
+        for waited_for in [self._listener] + [connection for _, connection in attending]:
             try:
-                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it; close() would not
+                # Wakes the thread that waits for it: close() would not, a TLS socket's own shutdown() drops its TLS.
+                socket.socket.shutdown(waited_for, socket.SHUT_RDWR)
             except EnvironmentError:
                 pass  # never connected, or gone already
-        for thread in [self._accepting] + [thread for _, thread in attending]:
+        for thread in [self._accepting] + [thread for thread, _ in attending]:
             if thread:
                 thread.join(10)
         self._listener.close()
@@ -282,17 +284,31 @@ class TryoutServer(object):
                     connection.close()
                     return
                 self._connections += 1
-                self._open[connection] = _thread(self._attend, connection, address)
+                self._open[_thread(self._attend, connection, address)] = connection
 
     def _attend(self, connection, address):
         try:
+            if self._identity:
+                connection = self._identity.begin(connection, self._replace)
             _Exchange(connection, address, self)
+            if self._identity:
+                self._identity.end(connection)
         except EnvironmentError:
             pass  # the peer went away, or stop() cut the connection
+        except AgentError as error:
+            if not self.down.is_set():
+                self.say(str(error))
         finally:
             with self._lock:
-                del self._open[connection]
+                connection = self._open.pop(threading.current_thread())
             connection.close()
+
+    def _replace(self, connection):
+        """Keep `connection` for stop() in place of what this thread had; raises EnvironmentError: it is too late."""
+        with self._lock:
+            self._open[threading.current_thread()] = connection
+            if self.down.is_set():
+                raise socket.error('stopped')
 
     def answer(self, answers):
         """Answer by these rules from now on. Raises UsageError."""
@@ -320,11 +336,6 @@ class TryoutServer(object):
             return Counts(self._connections, self._requests, self._stored, self._size,
                           tuple(sorted(self._answers.items(), key=str)))
 
-    def say(self, line):
-        """Hand a line for people on; called by the connections' threads."""
-        if self._say:
-            self._say(line)
-
 
 def _thread(target, *args):
     thread = threading.Thread(target=target, args=args)
@@ -333,11 +344,12 @@ def _thread(target, *args):
     return thread
 
 
-def serve(port=0, host='127.0.0.1', folder=None, answers='200', say=None):
+def serve(port=0, host='127.0.0.1', folder=None, answers='200', say=None, identity=None):
     """Return a TryoutServer that has its port and waits for start().
 
     port: 0 = any free one; folder: where accepted files go, made when it is missing, None = keep nothing;
-    answers: rules as parse_rules reads them; say: function(line), called in threads, or None.
+    answers: rules as parse_rules reads them; say: function(line), called in threads, or None; identity: None = http,
+    a receiver_tls.Identity = https.
     Raises UsageError for rules and numbers that make no sense, AgentError for a port or folder that can't be used.
     """
     if not 0 <= port <= 65535:
@@ -348,39 +360,41 @@ def serve(port=0, host='127.0.0.1', folder=None, answers='200', say=None):
         except EnvironmentError as error:
             raise AgentError('receiver: can\'t make the folder %s: %s: choose another'
                              % (text.shown(folder), compat.error_text(error)))
-    return TryoutServer(host, port, folder, answers, say)
+    return TryoutServer(host, port, folder, answers, say, identity)
 
 
-def run(port=0, host='127.0.0.1', folder=None, answers='200'):
+def run(port=0, host='127.0.0.1', folder=None, answers='200', tls=False, cert=None, key=None):
     """The command: print the URL, then a line for each request, until SIGINT or SIGTERM; returns 0.
 
-    Arguments and errors are those of serve().
+    tls: https with a certificate made for the occasion; cert, key: https with those of receiver_tls.Identity, whose
+    errors it raises too. All else is as for serve().
     """
     wakeup = Wakeup()
+    identity = None
 
     def say(line):
         try:
-            _print_line(line)
+            sys.stdout.write(compat.writable(line + '\n', sys.stdout))
+            sys.stdout.flush()
         except EnvironmentError:  # nobody reads any more
             wakeup.signals.append(signal.SIGPIPE)
             wakeup.notify()
 
     try:
-        server = serve(port, host, folder, answers, say)
         wakeup.catch([signal.SIGINT, signal.SIGTERM])
+        if tls or cert:
+            from agent import receiver_tls
+            identity = receiver_tls.self_signed(host) if tls else receiver_tls.Identity(cert, key)
+        server = serve(port, host, folder, answers, say, identity)
         say('listening on %s' % server.url)
+        if tls:
+            say('in the configuration, so that it is verified: ca_file = %s' % identity.cert)
         server.start()
         while not wakeup.signals:
             wakeup.wait(LONGEST)
         server.stop()
     finally:
+        if identity:
+            identity.close()
         wakeup.close()
     return 0
-
-
-def _print_line(line):
-    try:
-        sys.stdout.write(line + '\n')
-    except UnicodeEncodeError:
-        sys.stdout.write(line.encode('ascii', 'backslashreplace').decode('ascii') + '\n')
-    sys.stdout.flush()

@@ -107,7 +107,7 @@ def choose(found, name, path):
 
 def phrase(status):
     """Return the words that belong to a status code, '' when it has none."""
-    return _PHRASES.get(status) or compat.http_client.responses.get(status, '')
+    return _PHRASES.get(status) or compat.http_client().responses.get(status, '')
 
 
 def compose(answer, date, closes):

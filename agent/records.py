@@ -89,8 +89,14 @@ Ticket = namedtuple('Ticket', (
 ))
 
 # A ticket on its way to a worker.
-# generation: the breaker's, None when only a move is left; holding: True when the ticket probes a held receiver.
-Job = namedtuple('Job', 'ticket generation holding')
+# generation: the breaker's, None when only a move is left; holding: True when the ticket probes a held receiver;
+# riding: True when it goes with another one through the same exchange, and so takes no share of the workers.
+Job = namedtuple('Job', 'ticket generation holding riding')
+
+# What a transport sends for one ticket.
+# body: bodies.RawBody or EncodedBody, at its first byte; key: the Idempotency-Key;
+# expect: True: ask before sending the body (Expect: 100-continue, RFC 9110 10.1.1)
+Parcel = namedtuple('Parcel', 'ticket body key expect')
 
 Target = namedtuple('Target', 'receiver url why')  # what the router answers: Receiver, URL, a sentence
 

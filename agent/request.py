@@ -1,6 +1,6 @@
-"""The head of a request for one file, as bytes, and the Idempotency-Key. Pure. The same for every transport (SPEC 7).
+"""The head of a request for one file, and the Idempotency-Key. The same for every transport (SPEC 7).
 
-Called by native.py and delivery.py. Raises nothing.
+Called by the transports, bodies.py and delivery.py. Raises nothing.
 """
 
 import hashlib
@@ -57,25 +57,36 @@ def usable_target(url):
     return bool(_TARGET.match(url))
 
 
-def fixed_head(receiver, target, host):
+def fixed_fields(receiver, credentials):
+    """Return the headers that are the same for all files of a receiver, but Host: [(name, value), ...], native.
+
+    credentials: what proves who we are, as resources.fields() returns it.
+    """
+    fields = list(receiver.headers)
+    if 'user-agent' not in [name.lower() for name, _ in fields]:
+        fields.insert(0, ('User-Agent', USER_AGENT))
+    return fields + list(credentials)
+
+
+def fixed_head(receiver, target, host, credentials=()):
     """Return the part of a request's head that is the same for all files of a receiver with this URL, as bytes.
 
-    target: the request target; host: the value of Host. Both native, a byte a character.
+    target: the request target; host: the value of Host; credentials: as for fixed_fields().
     """
     lines = ['%s %s HTTP/1.1' % (receiver.method, target), 'Host: ' + host]
-    if 'user-agent' not in [name.lower() for name, _ in receiver.headers]:
-        lines.append('User-Agent: ' + USER_AGENT)
-    lines.extend(['%s: %s' % header for header in receiver.headers])
+    lines.extend(['%s: %s' % field for field in fixed_fields(receiver, credentials)])
     return compat.config_bytes('\r\n'.join(lines) + '\r\n')
 
 
-def file_head(receiver, file, size, key):
-    """Return the rest of the head for one file, with the empty line that ends it, as bytes.
+def file_fields(parcel):
+    """Return the headers that belong to one file: ((name, value), ...). parcel: records.Parcel."""
+    body = parcel.body
+    fields = body.fields + (
+        ('Content-Length', '%d' % body.size), ('Idempotency-Key', parcel.key),
+        ('X-File-Name', compat.percent(compat.fs_bytes(parcel.ticket.file.name))))
+    return fields + (('Expect', '100-continue'),) if parcel.expect else fields
 
-    size: bytes of the body; key: the Idempotency-Key.
-    """
-    kind = receiver.content_type
-    return compat.config_bytes(
-        'Content-Type: %s\r\nContent-Length: %d\r\nIdempotency-Key: %s\r\nX-File-Name: %s\r\n\r\n' % (
-            content_type(file.name) if kind == 'auto' else kind, size, key,
-            compat.percent(compat.fs_bytes(file.name))))
+
+def file_head(parcel):
+    """Return the rest of the head for one file, with the empty line that ends it, as bytes."""
+    return compat.config_bytes(''.join(['%s: %s\r\n' % field for field in file_fields(parcel)]) + '\r\n')

@@ -23,10 +23,12 @@ _MOST_LINKS = 40
 class Router(object):
     """The rules of one configuration.
 
-    config: records.Config; plugin: the function load_plugin returned, or None.
+    config: records.Config; plugin: the function load_plugin returned, or None; vet: function(Receiver) that raises
+    Refused for a receiver, brought up by the plug-in, that files can't be sent to.
     """
 
-    def __init__(self, config, plugin=None):
+    def __init__(self, config, plugin=None, vet=None):
+        self._vet = vet
         self._rules = tuple([_Rule(receiver) for receiver in config.receivers])
         self._by_name = dict([(rule.receiver.name, rule) for rule in self._rules])
         self._defaults = config.defaults
@@ -83,7 +85,13 @@ class Router(object):
             if len(self._origins) >= MOST_ORIGINS:
                 return Target(None, None, 'the router function returned %s: it named %d other origins already'
                               % (_shown(url), MOST_ORIGINS))
-            receiver = self._origins[origin] = self._defaults._replace(name=origin, url=origin)
+            receiver = self._defaults._replace(name=origin, url=origin)
+            try:
+                if self._vet is not None:
+                    self._vet(receiver)
+            except Refused as refused:
+                return Target(None, None, 'the router function returned %s: %s' % (_shown(url), refused))
+            self._origins[origin] = receiver
         return Target(receiver, url, 'router function: %s' % url)
 
 

@@ -200,23 +200,18 @@ def split_template(url):
 
 
 def parse_url(url):
-    """Return the Template of a native string; raises Refused. Which names there are is the caller's to check.
-
-    https is well-formed but refused until there is a transport for it.
-    """
+    """Return the Template of a native string; raises Refused. Which names there are is the caller's to check."""
     literals, names = split_template(url)
     for literal in literals:
         _check_characters(literal)
     marked = _MARK.join(literals)
     scheme, found, rest = marked.partition('://')
     if not found or not re.match(r'[A-Za-z][A-Za-z0-9+.-]*\Z', scheme):
-        raise Refused('it must start with http://')
+        raise Refused('it must start with https:// or http://')
     if scheme.lower() not in SCHEMES:
-        raise Refused('%s is no scheme the agent speaks: use http' % scheme)
+        raise Refused('%s is no scheme the agent speaks: use https or http' % scheme)
     authority, rest = re.match(r'([^/?]*)(.*)\Z', rest, re.DOTALL).groups()
-    host, port = _split_authority(authority, SCHEMES[scheme.lower()])
-    if scheme.lower() != 'http':
-        raise Refused('%s is %s' % (scheme.lower(), NOT_YET))
+    host, port = split_authority(authority, SCHEMES[scheme.lower()])
     path = rest.partition('?')[0]
     in_host, in_path = host.count(_MARK), path.count(_MARK)
     places = [HOST] * in_host + [PATH] * in_path + [QUERY] * (len(names) - in_host - in_path)
@@ -236,8 +231,11 @@ def _check_characters(literal):
         raise Refused('a % without two hexadecimal digits behind it: write %25')
 
 
-def _split_authority(authority, default_port):
-    """Return (host, port) of the part between :// and the path; raises Refused."""
+def split_authority(authority, default_port):
+    """Return (host, port) of the part between :// and the path, an IPv6 address in square brackets; raises Refused.
+
+    urlsplit() of 2.6 knows no such address.
+    """
     if '@' in authority:
         raise Refused('user and password do not belong in a URL: username and password_file are for them')
     host, port = authority, ''

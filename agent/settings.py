@@ -8,7 +8,7 @@ import os
 import re
 from collections import namedtuple
 
-from agent import compat, rules
+from agent import compat, proxies, rules
 from agent.rules import NOT_YET, Refused
 
 # where a key may stand
@@ -133,10 +133,6 @@ def _plugin(text):
     return compat.fs_native(compat.config_bytes(text))
 
 
-def _text(text):
-    return text
-
-
 def _account(text):
     if not re.match(r'[A-Za-z0-9_][A-Za-z0-9_.-]*\$?\Z', text):
         raise Refused('not the name of an account')
@@ -155,8 +151,8 @@ def _media_type(text):
     return text
 
 
-def _header(text):
-    # the value may be a secret: no message shows it
+def parse_header(text):
+    """Return (name, value) of a header written `Name: value`; raises rules.Refused, without showing the value."""
     found = _HEADER.match(text)
     if not found:
         raise Refused('a header is Name: value, one a line, the name without blanks')
@@ -178,9 +174,15 @@ def _code(text):
 
 def _proxy(text):
     if text not in ('none', 'env'):
-        rules.parse_url(text)
-        if not re.match(r'http://[^/?{]+/?\Z', text):
+        if '://' not in text:
             raise Refused('it must be none, env or http://host:port')
+        proxies.parse(text)
+    return text
+
+
+def _user_name(text):
+    if ':' in text:
+        raise Refused('a user name has no colon in it (RFC 7617 2)')
     return text
 
 
@@ -199,10 +201,10 @@ URL = Kind('a URL with {name}, {stem} and groups of match_regex', _url, ONE, Fal
 PLUGIN = Kind('FILE.py:FUNCTION', _plugin, ONE, True)
 METHOD = Kind('POST, PUT, PATCH or GET', _method, ONE, False)
 MEDIA_TYPE = Kind('auto or a media type', _media_type, ONE, False)
-HEADERS = Kind('Name: value, one a line', _header, LINES, True)
+HEADERS = Kind('Name: value, one a line', parse_header, LINES, True)
 CODES = Kind('codes and classes: 404, 5xx', _code, ITEMS, True)
 ACCOUNT = Kind('the name of an account', _account, ONE, True)
-TEXT = Kind('a text', _text, ONE, True)
+USER_NAME = Kind('a user name', _user_name, ONE, True)
 TOKEN = Kind('a word', _token, ONE, False)
 PROXY = Kind('none, env or http://host:port', _proxy, ONE, False)
 LATER = ()  # for Setting.works: only the default has an effect so far
@@ -235,25 +237,25 @@ SETTINGS = tuple([Setting(*row) for row in (
     # the request
     ('method', BOTH, METHOD, 'POST', ANY_VALUE, 'request method'),
     ('content_type', BOTH, MEDIA_TYPE, 'auto', ANY_VALUE, 'media type; auto: by the name\'s extension'),
-    ('body', BOTH, _choice('raw', 'multipart'), 'raw', LATER, 'the file as it is, or as the part of a form'),
-    ('multipart_field', BOTH, TOKEN, 'file', LATER, 'name of the part when body = multipart'),
-    ('gzip', BOTH, YES_NO, 'no', LATER, 'compress the body (Content-Encoding: gzip)'),
-    ('digest', BOTH, YES_NO, 'no', LATER, 'send the body\'s SHA-256 (Content-Digest)'),
+    ('body', BOTH, _choice('raw', 'multipart'), 'raw', ANY_VALUE, 'the file as it is, or as the part of a form'),
+    ('multipart_field', BOTH, TOKEN, 'file', ANY_VALUE, 'name of the part when body = multipart'),
+    ('gzip', BOTH, YES_NO, 'no', ANY_VALUE, 'compress the body (Content-Encoding: gzip)'),
+    ('digest', BOTH, YES_NO, 'no', ANY_VALUE, 'send the body\'s SHA-256 (Content-Digest)'),
     ('headers', BOTH, HEADERS, '', ANY_VALUE, 'further headers'),
-    ('secret_headers_file', BOTH, PATH, '', LATER, 'further headers, from a file only its owner can read'),
-    ('username', BOTH, TEXT, '', LATER, 'user name for Basic authentication'),
-    ('password_file', BOTH, PATH, '', LATER, 'file that holds the password'),
-    ('token_file', BOTH, PATH, '', LATER, 'file that holds a bearer token'),
-    ('ca_file', BOTH, PATH, '', LATER, 'certificates to trust; empty: the system\'s'),
-    ('tls_verify', BOTH, YES_NO, 'yes', LATER, 'verify the receiver\'s certificate and name'),
-    ('client_cert', BOTH, PATH, '', LATER, 'certificate to show the receiver'),
-    ('client_key', BOTH, PATH, '', LATER, 'private key of client_cert'),
-    ('proxy', BOTH, PROXY, 'env', ('none',), 'HTTP proxy; env: as the environment says'),
-    ('transport', BOTH, _choice('native', 'curl', 'auto'), 'auto', ('native',), 'what does the talking'),
+    ('secret_headers_file', BOTH, PATH, '', ANY_VALUE, 'further headers, from a file only its owner can read'),
+    ('username', BOTH, USER_NAME, '', ANY_VALUE, 'user name for Basic authentication'),
+    ('password_file', BOTH, PATH, '', ANY_VALUE, 'file that holds the password'),
+    ('token_file', BOTH, PATH, '', ANY_VALUE, 'file that holds a bearer token'),
+    ('ca_file', BOTH, PATH, '', ANY_VALUE, 'certificates to trust; empty: the system\'s'),
+    ('tls_verify', BOTH, YES_NO, 'yes', ANY_VALUE, 'verify the receiver\'s certificate and name'),
+    ('client_cert', BOTH, PATH, '', ANY_VALUE, 'certificate to show the receiver'),
+    ('client_key', BOTH, PATH, '', ANY_VALUE, 'private key of client_cert'),
+    ('proxy', BOTH, PROXY, 'env', ANY_VALUE, 'none, env (as the environment says) or http://user:password@host:port'),
+    ('transport', BOTH, _choice('native', 'curl', 'auto'), 'auto', ANY_VALUE, 'what does the talking'),
     ('connect_timeout', BOTH, TIMEOUT, '10s', ANY_VALUE, 'how long connecting may take'),
     ('read_timeout', BOTH, TIMEOUT, '60s', ANY_VALUE, 'how long the receiver may be silent'),
     ('deadline', BOTH, TIMEOUT, '5m', ANY_VALUE, 'how long a whole exchange may take'),
-    ('rate_limit', BOTH, SIZE, '0', LATER, 'bytes a second; 0: no limit'),
+    ('rate_limit', BOTH, SIZE, '0', ANY_VALUE, 'bytes a second; 0: no limit'),
     # what an answer means
     ('accepted', BOTH, _choice('move', 'delete'), 'move', ANY_VALUE, 'what becomes of an accepted file'),
     ('ack', BOTH, CODES, '', ANY_VALUE, 'answers that accept the file'),
@@ -279,6 +281,13 @@ FOR_RECEIVER = dict([(s.name, s) for s in SETTINGS if s.where != AGENT])
 def duration(text):
     """Return the seconds (float) of a duration as people write it, `5m` or 0; raises rules.Refused."""
     return LONG.parse(text)
+
+
+def shown(kind, text):
+    """Return what of a value may be shown in a message: headers and proxies may hold secrets."""
+    if kind is HEADERS:
+        return text.partition(':')[0]
+    return re.sub(r'(?s)^((?:.*://)?).*@', r'\1...@', text) if kind is PROXY else text
 
 
 def works(setting, value, default):

@@ -22,6 +22,7 @@ SENT, ERROR, DELETED = 'sent', 'error', OWN + '/deleted'
 OWN_NAMES = (OWN, SENT, ERROR)  # of the spool's top level: never collected, nor spoken of
 REASON = '.reason'
 _DRAFT = 'reason.'
+ANSWERS = 'curl.'  # how folders in which cURL leaves answers begin
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC
@@ -149,13 +150,17 @@ class Spool(object):
             os.close(fd)
 
     def _clean_up(self):
-        """Mend what a crash left: reason files without their file, and accepted files not yet deleted."""
+        """Mend what a crash left: reason files without their file, accepted files not yet deleted, answers."""
         for name in self._names_in(ERROR):
             if name.endswith(REASON) and not self._taken(self.path + '/' + ERROR + '/' + name[:-len(REASON)]):
                 os.unlink(self.path + '/' + ERROR + '/' + name)
         for name in self._names_in(OWN):
             if name.startswith(_DRAFT):
                 os.unlink(self.path + '/' + OWN + '/' + name)
+            elif name.startswith(ANSWERS):
+                for left in self._names_in(OWN + '/' + name):
+                    os.unlink(self.path + '/' + OWN + '/' + name + '/' + left)
+                os.rmdir(self.path + '/' + OWN + '/' + name)
         for name in self._names_in(DELETED):
             self._rename_free(self.path + '/' + DELETED + '/' + name, self.path, name)
 

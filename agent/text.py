@@ -51,6 +51,11 @@ def _plain(raw):
     return plain if printable(raw, len(raw)) == plain else None
 
 
+def status(code, reason):
+    """Return a status line's code and words, safe to show; reason: native, a byte a character."""
+    return ('%d %s' % (code, printable(compat.wire(reason)))).strip()
+
+
 def count(number, noun):
     """Return `1 file`, `2 files`."""
     return '%d %s%s' % (number, noun, '' if number == 1 else 's')

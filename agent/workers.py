@@ -22,14 +22,15 @@ log = logging.getLogger('envio')
 class Pool(object):
     """`size` worker threads over `lanes` (lanes.Lanes).
 
-    deliver: (Job, transport) -> Outcome; make_transport: () -> a transport for one worker;
+    delivery: as delivery.Delivery; make_transport: () -> a transport for one worker, as transports.Transports;
     notify: wakes the main thread; clock: monotonic, in seconds.
     `results` is the queue of finished jobs (records.Result): the main thread takes them out on the left.
     """
 
-    def __init__(self, lanes, size, deliver, make_transport, notify, clock=compat.monotonic):
+    def __init__(self, lanes, size, delivery, make_transport, notify, clock=compat.monotonic):
         self.lanes = lanes
-        self.deliver = deliver
+        self.deliver = delivery.deliver
+        self.deliver_all = delivery.deliver_all
         self.results = deque()
         self._make_transport = make_transport
         self._notify = notify
@@ -144,7 +145,12 @@ class Pool(object):
         try:
             job = self._next(None, None)
             while job is not None:
-                job = self._next(job, self._outcome(job, transport))
+                most = transport.most(job.ticket.receiver)
+                along = self._take_along(job, most) if most > 1 else None
+                if along:
+                    job = self._next(*self._deliver_all(along + [job], transport))
+                else:
+                    job = self._next(job, self._outcome(job, transport))
         except Exception:
             log.exception('a worker ended: this is a fault of the program')
         finally:
@@ -162,17 +168,56 @@ class Pool(object):
             log.exception('%s: a fault of the program: the file stays', text.shown(job.ticket.file.name))
             transport.close()
             outcome = classify.of_host('a fault of the program: %s' % error.__class__.__name__)
+        self._note(job, outcome, begin)
+        return outcome
+
+    def _note(self, job, outcome, begin):
         self.results.append(Result(job.ticket.file, job.ticket.receiver, outcome, job.ticket.attempts + 1,
                                    self._clock() - begin))
-        return outcome
+
+    def _take_along(self, job, most):
+        with self._lock:
+            return self.lanes.take_along(job, most, self._clock())
+
+    def _deliver_all(self, jobs, transport):
+        """Deliver several jobs in one exchange; return the last one and its Outcome (None: not begun), the others are
+        settled."""
+        left, begin, last = list(jobs), self._clock(), None
+        try:
+            for job, outcome in self.deliver_all(jobs, transport):
+                left.remove(job)
+                if outcome is not None:
+                    self._note(job, outcome, begin)
+                    begin = self._clock()
+                if last is not None:
+                    self._settle(*last)
+                last = job, outcome
+        except Exception:
+            log.exception('%s: a fault of the program: the files stay', text.count(len(left), 'file'))
+            transport.close()
+        for job in left:  # after a fault alone
+            if last is not None:
+                self._settle(*last)
+            last = job, classify.of_host('a fault of the program')
+        return last
+
+    def _settle(self, job, outcome):
+        with self._lock:
+            self._take_back(job, outcome)
+
+    def _take_back(self, job, outcome):
+        if outcome is None:
+            self.lanes.give_back(job)
+            return
+        self.lanes.settle(job, outcome, self._clock(), random.random())
+        if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
+            self._tell()
 
     def _next(self, job, outcome):
         """Settle the job that is done, if any, and return the next one, or None when this worker is to end."""
         with self._lock:
             if job is not None:
-                self.lanes.settle(job, outcome, self._clock(), random.random())
-                if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
-                    self._tell()
+                self._take_back(job, outcome)
             waited = False
             while True:
                 if self._stopping or self._living > self._size:

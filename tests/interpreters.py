@@ -83,6 +83,8 @@ def run_tox(wanted, pythons, path):
         command += ['--discover'] + pythons
     surroundings = dict(os.environ, PATH=os.pathsep.join(path), NO_COLOR='1', PYTHONDONTWRITEBYTECODE='1')
     surroundings.pop('PYTHONPATH', None)
+    # The wheels that came with virtualenv: newer ones, which it fetches by itself, may not run on an old Python.
+    surroundings.update([('VIRTUALENV_' + name, 'embed') for name in ('PIP', 'SETUPTOOLS', 'WHEEL')])
     sys.stdout.flush()
     with open(os.devnull) as nothing:
         subprocess.call(command, cwd=ROOT, stdin=nothing, env=surroundings)

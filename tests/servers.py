@@ -44,24 +44,30 @@ class Conversation(object):
     read_to_end         read into `raw` until the peer closes
     send BYTES          send them at once
     send_slow BYTES S   send them one by one, S seconds after each
+    send_for_ever BYTES send them again and again, until the peer has gone
     close               close; what is still unread makes the kernel send a reset
     reset               end with a reset (RST)
     hang                do nothing until stop()
+    call FUNCTION       call it, without arguments
 
     A script that ends closes. `error` says why a script ended early, or is None.
     """
 
-    def __init__(self, connection, script, stopped):
+    def __init__(self, connection, script, stopped, secure=None):
         self.requests = []
         self.raw = b''
         self.error = None
         self.ended = False
-        self._connection, self._script, self._stopped = connection, script, stopped
+        self._connection, self._script, self._stopped, self._secure = connection, script, stopped, secure
         self._buffer = b''
 
     def run(self):
         """Play the script to its end."""
+        step = ('TLS handshake',)
         try:
+            if self._secure:
+                plain, self._connection = self._connection, self._secure(self._connection)
+                plain.close()  # 2.x: else it stays open as long as somebody has this one
             for step in self._script:
                 getattr(self, '_' + step[0])(*step[1:])
         except (EnvironmentError, Gone) as error:
@@ -72,7 +78,7 @@ class Conversation(object):
     def cut(self):
         """End it from another thread."""
         try:
-            self._connection.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._connection, socket.SHUT_RDWR)  # SSLSocket's own takes its TLS away first
         except EnvironmentError:
             pass  # it has ended by itself
 
@@ -137,6 +143,10 @@ class Conversation(object):
             if self._stopped.is_set():
                 raise Gone('stopped')
 
+    def _send_for_ever(self, raw):
+        while True:
+            self._connection.sendall(raw)
+
     def _close(self):
         self._connection.close()
 
@@ -147,15 +157,22 @@ class Conversation(object):
     def _hang(self):
         self._stopped.wait()
 
+    @staticmethod
+    def _call(function):
+        function()
+
 
 class ScriptedServer(object):
     """A server that plays scripts (see Conversation): the first connection the first one, and so on; the last repeats.
 
     port, url: where it listens; conversations: those begun, in the order of their connections.
+    tls: the authority.Pair of a server that speaks TLS.
     """
 
-    def __init__(self, *scripts):
+    def __init__(self, *scripts, **options):
+        pair = options.get('tls')
         self.conversations = []
+        self._secure = pair and _server_side(pair)
         self._scripts = scripts
         self._threads = []
         self._stopped = threading.Event()
@@ -164,7 +181,7 @@ class ScriptedServer(object):
         self._listener.bind(('127.0.0.1', 0))
         self._listener.listen(128)
         self.port = self._listener.getsockname()[1]
-        self.url = 'http://127.0.0.1:%d' % self.port
+        self.url = '%s://127.0.0.1:%d' % ('https' if pair else 'http', self.port)
         self._acceptor = self._thread(self._accept)
 
     def __enter__(self):
@@ -215,7 +232,7 @@ class ScriptedServer(object):
                     connection.close()
                     return
                 script = self._scripts[min(len(self.conversations), len(self._scripts) - 1)]
-                talk = Conversation(connection, script, self._stopped)
+                talk = Conversation(connection, script, self._stopped, self._secure)
                 self.conversations.append(talk)
                 self._threads.append(self._thread(self._play, talk))
 
@@ -233,6 +250,17 @@ class ScriptedServer(object):
         thread.daemon = True
         thread.start()
         return thread
+
+
+def _server_side(pair):
+    """Return a function(connection) -> the same with TLS, for a server that shows this authority.Pair."""
+    import ssl  # some Pythons have none
+    context = compat.tls_context(ssl, server_side=True)
+    if context is not None:
+        context.load_cert_chain(pair.cert, pair.key)
+        return lambda connection: context.wrap_socket(connection, server_side=True)
+    return lambda connection: ssl.wrap_socket(connection, pair.key, pair.cert, server_side=True,
+                                              ssl_version=ssl.PROTOCOL_SSLv23)
 
 
 def tarpit():

@@ -11,12 +11,15 @@ import time
 
 import pytest
 
-from agent import cli, compat, engine, progress, receiver as tryout, router, text
+from agent import abilities, cli, compat, engine, progress, receiver as tryout, router, text, tls
 from agent.spool import Spool
 from tests import nobody
-from tests.servers import refusing_port
+from tests.senders import no_curl
+from tests.servers import ScriptedServer, ok, refusing_port
+from tests.test_curl_program import DEBIAN_12, RHEL_7, fake
+from tests.tls_servers import NameProxy
 
-LAZY = engine, progress, router  # what cli imports when it needs it: nobody may not be able to read it
+LAZY = engine, progress, router, tls  # what cli imports when it needs it: nobody may not be able to read it
 BIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'bin', 'envio')
 LONGEST = 30  # seconds until a test gives up to wait
 
@@ -36,7 +39,7 @@ url = http://x/{nam}
 [receiver:d]
 match = [
 url = http://x/
-gzip = yes
+expire = 5d
 """
 
 
@@ -97,7 +100,7 @@ class Host(object):
         return process
 
     def _popen(self, command, environ):
-        known = dict([(name, value) for name, value in os.environ.items() if 'proxy' not in name.lower()])
+        known = dict(os.environ)  # without what the fixture took out
         known.update(ENVIO_PYTHON=sys.executable, PYTHONDONTWRITEBYTECODE='1', ENVIO_CONF=self.config, **environ)
         with open(os.devnull) as stdin:
             process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=known,
@@ -134,8 +137,9 @@ def end(process, number):
 
 @pytest.fixture
 def host(tmpdir, capsys, monkeypatch):
-    for name in ('http_proxy', 'HTTP_PROXY'):
-        monkeypatch.delenv(name, False)
+    for name in list(os.environ):
+        if name.lower().endswith('_proxy') or name == 'ENVIO_CURL':
+            monkeypatch.delenv(name)
     log = logging.getLogger('envio')
     before, umask = (log.handlers, log.level, log.propagate, logging.raiseExceptions), os.umask(0o022)
     host = Host(tmpdir, capsys)
@@ -167,7 +171,6 @@ def host(tmpdir, capsys, monkeypatch):
     (['once', '--max-time', '-1s'], 'once: --max-time: not a duration: write one like 500ms, 5s, 2m, 1h or 5d'),
     (['once', '--max-time', '4000d'], 'once: --max-time: it must be at most 3650d'),
     (['route'], 'route: which NAME? see envio --help'),
-    (['check', '--connect'], 'check: --connect is not yet supported: use check alone'),
     (['receiver', '--port', '99999'], '--port: 99999 is not a port: they go from 1 to 65535, 0 takes any that is free'),
 ])
 def test_wrong_usage_is_one_sentence_and_2(host, words, sentence):
@@ -207,7 +210,7 @@ def test_every_command_of_the_usage_is_there(host):
 # -- the configuration
 
 def test_c_and_q_may_stand_before_or_after_the_command_and_the_later_wins(host):
-    ok = (0, '%s: ok: 1 spool, 1 receiver\n' % host.config, '')
+    ok = (0, '%s: ok: 1 spool, 1 receiver\n%s\n' % (host.config, abilities.https(os.environ)), '')
     assert host.call('-c', host.config, 'check') == ok
     assert host.call('check', '-c', host.config) == ok
     assert host.call('-c', '/nonexistent', 'check', '-c', host.config) == ok
@@ -297,6 +300,234 @@ def test_a_log_file_that_cant_be_opened_is_said_and_78(host):
     host.configure('http://127.0.0.1:9/in', agent='log_file = %s/no/such.log' % host.folder)
     code, _, err = host.call('-c', host.config, 'once')
     assert code == 78 and 'log_file: can\'t be opened: ' in err
+
+
+# -- check
+
+def test_check_says_how_https_is_done_here(host, monkeypatch):
+    able, old, none = fake(host.folder, DEBIAN_12, name='able'), fake(host.folder, RHEL_7, name='old'), '/none'
+    for lack, curl, said in (
+            ('', none, 'https: by this Python'), ('no SNI', able, 'https: by %s: no SNI' % able),
+            ('no SNI', old, 'https: not possible: no SNI, and %s (7.29.0) can\'t insist on TLS 1.2' % old),
+            ('no SNI', none, 'https: not possible: no SNI, and there is no cURL (/none)')):
+        monkeypatch.setattr(tls, 'lack', lambda: lack)
+        monkeypatch.setenv('ENVIO_CURL', curl)
+        code, out, err = host.call('-c', host.config, 'check')
+        assert (code, out.splitlines()[-1], err) == (0, said, '')
+        assert host.call('version')[1].splitlines()[-1] == said
+
+
+@pytest.mark.parametrize('command', ['check', 'once', 'run', 'route'])
+def test_where_https_cant_be_had_as_it_has_to_be_the_configuration_is_refused(host, monkeypatch, command):
+    monkeypatch.setattr(tls, 'lack', lambda: 'no SNI')
+    monkeypatch.setenv('ENVIO_CURL', '/none')
+    host.configure('https://127.0.0.1:9/in')
+    code, out, err = host.call('-c', host.config, command, *['a.json'][:command == 'route'])
+    assert (code, out, err.count('\n')) == (78, '', 1)
+    assert err.startswith('envio: %s: [receiver:orders]: https: no SNI, and there is no cURL (/none): ' % host.config)
+
+
+@pytest.mark.parametrize('command', ['check', 'once', 'run'])
+def test_a_token_that_others_can_read_is_said_and_78_and_never_shown(host, command):
+    token = os.path.join(host.folder, 'token')
+    with open(token, 'w') as stream:
+        stream.write('Xyzzy-Plugh')
+    os.chmod(token, 0o640)
+    host.configure('http://127.0.0.1:9/in', receiver='token_file = ' + token)
+    assert host.call('-c', host.config, command) == (
+        78, '', 'envio: %s: [receiver:orders]: %s: others may read or write it: chmod 600 it\n' % (host.config, token))
+
+
+def found_by_check(host, url, *lines):
+    """Return (exit code, lines about receivers on stdout, those on stderr without `envio: `) of check --connect."""
+    host.configure(url, receiver='\n'.join(lines))
+    code, out, err = host.call('-c', host.config, 'check', '--connect')
+    return code, out.splitlines()[:-2] if code == 0 else out.splitlines(), [
+        line[len('envio: '):] for line in err.splitlines()]
+
+
+def test_check_connect_reaches_a_receiver_and_sends_nothing(host):
+    server = host.serve()
+    assert found_by_check(host, server.url + '/in/{name}') == (
+        0, ['orders: http://127.0.0.1:%d: ok: connected to 127.0.0.1' % server.port], [])
+    assert server.counts().requests == 0
+    assert host.call('-q', '-c', host.config, 'check', '--connect') == (0, '', '')
+
+
+def test_check_connect_names_every_receiver_that_cant_be_reached(host):
+    server = host.serve()
+    with refusing_port() as port:
+        host.configure('http://127.0.0.1:%d/in' % port, receiver='[receiver:good]\nmatch = *\nurl = %s\n'
+                       '[receiver:third]\nmatch = *\nurl = http://localhost:%d/' % (server.url, port))
+        code, out, err = host.call('-c', host.config, 'check', '--connect')
+    assert (code, out) == (78, 'good: %s: ok: connected to 127.0.0.1\n' % server.url)
+    assert err == ('envio: orders: http://127.0.0.1:%d: 127.0.0.1:%d: can\'t connect: Connection refused\n'
+                   'envio: third: http://localhost:%d: localhost:%d: can\'t connect: Connection refused\n'
+                   % (port, port, port, port))
+
+
+def test_check_connect_cant_try_a_host_that_depends_on_the_name(host):
+    assert found_by_check(host, 'http://{stem}.envio.test/') == (
+        0, ['orders: not tried: the host depends on the file\'s name'], [])
+
+
+needs_ssl = pytest.mark.skipif(tls.ssl is None, reason='this Python has no ssl module')
+
+
+@needs_ssl
+def test_check_connect_shows_the_names_in_a_certificate_and_how_long_it_is_valid(host, authority, nginx_tls):
+    url = 'https://localhost:%d' % nginx_tls.port('good')
+    most = (2524607999 - time.time()) // 86400  # 2049-12-31 23:59:59
+    code, out, err = found_by_check(host, url + '/in', 'ca_file = ' + authority.ca, 'connect_timeout = 1s')
+    least = (2524607999 - time.time()) // 86400
+    line, = out
+    assert (code, err) == (0, [])
+    assert re.match('orders: %s: ok: .*connected to 127.0.0.1, TLS' % url, line)
+    assert ', certificate for localhost good.envio.test 127.0.0.1, valid for ' in line
+    assert line.partition(', valid for ')[2] in ['%d days, until 2049-12-31' % days for days in (least, most)]
+
+
+@needs_ssl
+@pytest.mark.parametrize('label, words', [
+    ('expired', 'certificate not valid: expired on 2020-01-01'), ('not_yet', 'certificate not valid: '),
+    ('other_name', 'other.envio.test'), ('self_signed', 'certificate not valid: self-signed'),
+    ('http', 'the TLS handshake failed'),
+])
+def test_check_connect_says_what_is_wrong_with_a_certificate(host, authority, nginx_tls, label, words):
+    url = 'https://localhost:%d' % nginx_tls.port(label)
+    code, out, err = found_by_check(host, url, 'transport = native', 'ca_file = ' + authority.ca)
+    assert (code, out) == (78, [])
+    assert err[-1].startswith('orders: %s: ' % url) and words in err[-1]
+    assert err[:-1] == (['[receiver:orders]: transport = native: ' + tls.lack()] if tls.lack() else [])
+
+
+@needs_ssl
+def test_check_connect_without_verification_says_so_twice(host, nginx_tls):
+    url = 'https://localhost:%d' % nginx_tls.port('expired')
+    code, out, err = found_by_check(host, url, 'tls_verify = no', 'connect_timeout = 1s')
+    assert code == 0 and out[0].endswith(', until 2020-01-01, not verified')
+    assert err == ['[receiver:orders]: tls_verify = no: anybody on the way can read the files and answer in the '
+                   'receiver\'s place']
+
+
+@needs_ssl
+def test_check_connect_by_curl_tells_good_from_bad_and_sends_nothing(host, authority, nginx_tls):
+    if no_curl():
+        pytest.skip(no_curl())
+    trusted, before = 'ca_file = ' + authority.ca, len(nginx_tls.log())
+    for label, code, words in (('good', 0, 'ok: cURL accepts the certificate'), ('sni', 0, 'ok: cURL accepts the cert'),
+                               ('expired', 78, 'certificate has expired'), ('other_name', 78, 'localhost'),
+                               ('http', 78, 'cURL: 35')):
+        found = found_by_check(host, 'https://localhost:%d' % nginx_tls.port(label), trusted, 'transport = curl',
+                               'connect_timeout = 1s')
+        assert found[0] == code and words in (found[1] + found[2])[0], found
+    with refusing_port() as port:
+        assert found_by_check(host, 'https://localhost:%d' % port, trusted, 'transport = curl')[0] == 78
+    assert [line for line in nginx_tls.log()[before:] if ' POST ' in line] == []
+
+
+def test_check_connect_goes_through_the_proxy(host):
+    server = host.serve()
+    with NameProxy() as proxy:
+        code, out, _ = found_by_check(host, server.url, 'proxy = ' + proxy.url)
+        assert (code, out) == (0, ['orders: %s: ok: through the proxy 127.0.0.1' % server.url])
+        assert proxy.requests == [], 'that asks for no more than a connection to it'
+    with refusing_port() as port:
+        code, out, err = found_by_check(host, server.url, 'proxy = http://127.0.0.1:%d' % port)
+    assert (code, out, err) == (78, [], ['orders: %s: proxy 127.0.0.1:%d: can\'t connect: Connection refused' % (
+        server.url, port)])
+
+
+@needs_ssl
+def test_check_connect_asks_the_proxy_for_a_connection_and_no_more(host, authority, nginx_tls):
+    place = 'good.envio.test:%d' % nginx_tls.port('good')
+    keys = 'ca_file = %s\nconnect_timeout = 1s' % authority.ca
+    with NameProxy(credentials='me:right') as proxy:
+        where = 'proxy = http://%%s@127.0.0.1:%d' % proxy.port
+        code, out, err = found_by_check(host, 'https://' + place, where % 'me:right', keys)
+        assert (code, err) == (0, [])
+        assert re.match('orders: https://%s: ok: .*through the proxy 127.0.0.1, TLS' % place, out[0])
+        code, out, err = found_by_check(host, 'https://' + place, where % 'me:wrong', keys)
+        assert (code, out, len(err)) == (78, [], 1)
+        assert err[0].startswith('orders: https://%s: ' % place) and '407' in err[0] and 'wrong' not in err[0]
+        assert set([line for line, _ in proxy.requests]) == set(['CONNECT %s HTTP/1.1' % place])
+
+
+def test_check_connect_names_the_proxy_of_the_environment(host, monkeypatch):
+    with refusing_port() as port:
+        monkeypatch.setenv('http_proxy', 'me:wrong@127.0.0.1:%d' % port)
+        code, _, err = found_by_check(host, 'http://h.envio.test/')
+        assert code == 78 and 'proxy 127.0.0.1:%d: can\'t connect' % port in err[0] and 'wrong' not in err[0]
+    monkeypatch.setenv('http_proxy', 'socks5://me:wrong@127.0.0.1')
+    code, _, err = found_by_check(host, 'http://h.envio.test/')
+    assert code == 78 and 'only http:// proxies are' in err[0] and 'wrong' not in err[0]
+
+
+# -- what is warned of
+
+UNVERIFIED = ('envio: [receiver:orders]: tls_verify = no: anybody on the way can read the files and answer in the '
+              'receiver\'s place')
+
+
+@needs_ssl
+def test_once_warns_of_what_is_not_verified_at_every_start(host, nginx_tls):
+    host.configure('https://localhost:%d/in' % nginx_tls.port('expired'), receiver='tls_verify = no')
+    host.put('a.json')
+    for _ in range(2):
+        assert host.call('-c', host.config, 'once') == (0, '', UNVERIFIED + '\n')
+    assert host.call('-q', '-c', host.config, 'once') == (0, '', '')
+    assert host.sent() == ['a.json']
+
+
+@needs_ssl
+def test_run_warns_of_what_is_not_verified_at_its_start_and_at_each_reload(host):
+    log = os.path.join(host.folder, 'envio.log')
+    host.configure('https://127.0.0.1:9/in', receiver='tls_verify = no')
+    process = host.start('-c', host.config, 'run')
+    assert end(process, signal.SIGTERM) == (0, [
+        UNVERIFIED, 'envio: started: %s: 1 receiver' % host.config, 'envio: stopped'])
+    host.configure('http://127.0.0.1:9/in', agent='log_file = ' + log)
+    process = host.start('-c', host.config, 'run')
+    host.configure('https://127.0.0.1:9/in', 'log_file = ' + log, 'tls_verify = no')
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: os.path.exists(log) and 'is in force' in open(log).read())
+    assert end(process, signal.SIGTERM) == (0, [])
+    assert open(log).read().count(UNVERIFIED[len('envio: '):]) == 1
+
+
+def test_secrets_over_http_are_spoken_of_where_there_is_somebody_to_read_it(host):
+    token = os.path.join(host.folder, 'token')
+    with open(token, 'w') as stream:
+        stream.write('Xyzzy-Plugh')
+    os.chmod(token, 0o600)
+    host.configure('http://127.0.0.1:9/in', receiver='token_file = ' + token)
+    said = 'envio: [receiver:orders]: its password, token or headers go over http, for all on the way to read\n'
+    assert host.call('-c', host.config, 'check')[::2] == (0, said)
+    assert host.call('-c', host.config, 'once') == (0, '', ''), 'cron has heard it'
+    assert host.call('-v', '-c', host.config, 'once') == (0, '', said)
+
+
+# -- all of it together
+
+@needs_ssl
+def test_a_file_goes_over_https_as_a_form_compressed_with_digest_and_token(host, authority):
+    token = os.path.join(host.folder, 'token')
+    with open(token, 'w') as stream:
+        stream.write('Xyzzy-Plugh')
+    os.chmod(token, 0o600)
+    with ScriptedServer([('read_request',), ('send', ok())], tls=authority.certificate('good')) as server:
+        host.configure('https://localhost:%d/in' % server.port, receiver='\n'.join([
+            'ca_file = ' + authority.ca, 'token_file = ' + token, 'body = multipart', 'gzip = yes', 'digest = yes',
+            'rate_limit = 100K']))
+        host.put('a.json')
+        assert host.call('-c', host.config, 'once') == (0, '', '')
+        request, = server.requests()
+    headers = dict(request.headers)
+    assert headers['Authorization'] == 'Bearer Xyzzy-Plugh'
+    assert headers['Content-Type'].startswith('multipart/form-data; boundary=envio-' + headers['Idempotency-Key'])
+    assert (headers['Content-Encoding'], headers['Content-Length']) == ('gzip', str(len(request.body)))
+    assert headers['Content-Digest'].startswith('sha-256=:')
+    assert host.sent() == ['a.json']
 
 
 # -- once
@@ -429,7 +660,7 @@ def test_a_router_function_that_others_can_change_or_that_is_not_there_is_refuse
 def test_version_says_what_this_python_can(host):
     code, out, err = host.call('version')
     assert (code, err) == (0, '') and out == host.call('--version')[1]
-    assert [line.split(' ')[0] for line in out.splitlines()] == ['envio', 'Python', 'TLS:', 'cURL:']
+    assert [line.split(' ')[0] for line in out.splitlines()] == ['envio', 'Python', 'TLS:', 'cURL:', 'https:']
 
 
 def test_a_port_that_is_taken_is_said_without_a_traceback(host):

@@ -161,7 +161,8 @@ def test_router_alone_needs_no_receiver_and_receivers_need_no_match():
 
 def test_urls_with_ports_addresses_and_placeholders_everywhere_are_accepted():
     for url in ('http://h', 'http://h:8080/', 'http://127.0.0.1:1/x', 'http://[::1]:80/', 'http://a_b.c-d.e./',
-                'HTTP://h/%20?a={name}&b={stem}', 'http://{stem}.example.com/{name}'):
+                'HTTP://h/%20?a={name}&b={stem}', 'http://{stem}.example.com/{name}', 'https://h', 'HTTPS://h:443/in',
+                'https://[::1]/{name}'):
         assert first(AGENT + '[receiver:a]\nmatch = *\nurl = %s\n' % url).url == url
     assert first(AGENT + '[receiver:a]\nmatch_regex = (?P<x>.)\nurl = http://{x}/{x}\n').match_regex == '(?P<x>.)'
 
@@ -191,10 +192,10 @@ headers = Host: x
         '4: settel: unknown key: did you mean settle',
         '5: match: belongs in [receiver:NAME], not in [agent]',
         '6: [receiver:a]: gets no file: say match = ..., or match = * for all that no section above takes',
-        '7: url = ftp://h/: ftp is no scheme the agent speaks: use http',
+        '7: url = ftp://h/: ftp is no scheme the agent speaks: use https or http',
         '8: method = DELETE: it must be POST, PUT, PATCH or GET',
-        '9: this is junk: neither a section nor key = value',
-        '10: timeout: 5s: a key is followed by =: write timeout = ...',
+        '9: this is junk: neither section nor key = value',
+        '10: timeout: a key is followed by =: write timeout = ...',
         '11: [reciever:b]: unknown section: did you mean [receiver:b]',
         '12: url: is missing in this section: it needs a URL with {name}, {stem} and groups of match_regex',
         '14: ack = 999: it must be a code from 200 to 599 or a class: 2xx, 3xx, 4xx, 5xx',
@@ -284,7 +285,7 @@ def test_a_key_like_no_other_lists_what_there_is():
     ('content_type = json', 'it must be auto or a media type such as application/json'),
     ('router = rules.py:f', 'it must be FILE.py:FUNCTION with the absolute path of the file'),
     ('router = /rules.py', 'it must be FILE.py:FUNCTION with the absolute path of the file'),
-    ('proxy = somewhere', 'it must start with http://'),
+    ('proxy = somewhere', 'it must be none, env or http://host:port'),
     ('ignore = a/b', 'a file name has no slash in it'),
     ('ignore = [z-a]', 'the range z-a runs backwards'),
     ('hold = 100', 'it must be a code from 200 to 599 or a class: 2xx, 3xx, 4xx, 5xx'),
@@ -307,33 +308,146 @@ def test_a_bracket_or_brace_cut_in_two_by_a_comma_is_said():
 
 
 @pytest.mark.parametrize('line', [
-    'gzip = yes', 'digest = yes', 'body = multipart', 'multipart_field = f',
-    'secret_headers_file = /f', 'username = u', 'password_file = /f',
-    'token_file = /f', 'ca_file = /f', 'tls_verify = no', 'client_cert = /f',
-    'client_key = /f', 'proxy = http://p:3128', 'transport = curl', 'rate_limit = 1M',
-    'max_attempts = 3', 'expire = 5d', 'run_dir = /run', 'journal = /j',
-    'metrics = /m', 'user = nobody', 'group = nogroup',
+    'max_attempts = 3', 'expire = 5d', 'run_dir = /run', 'journal = /j', 'metrics = /m', 'user = nobody',
+    'group = nogroup',
 ])
 def test_what_has_no_effect_yet_is_refused_and_not_ignored(line):
     assert problem(with_agent(line)) == '3: %s: not yet supported' % line
 
 
-def test_what_works_beside_the_default_is_accepted():
-    receiver = first(with_receiver('proxy = none\ntransport = native'))
-    assert (receiver.proxy, receiver.transport) == ('none', 'native')
+@pytest.mark.parametrize('line, value', [
+    ('gzip = yes', True), ('digest = yes', True), ('body = multipart', 'multipart'), ('multipart_field = f', 'f'),
+    ('secret_headers_file = /f', '/f'), ('token_file = /f', '/f'), ('ca_file = /f', '/f'), ('tls_verify = no', False),
+    ('client_cert = /f', '/f'), ('transport = curl', 'curl'), ('transport = native', 'native'),
+    ('rate_limit = 1M', 1 << 20), ('follow_redirects = yes', True),
+])
+def test_what_works_beside_the_default_is_accepted_in_both_places(line, value):
+    key = line.partition(' ')[0]
+    assert getattr(first(with_receiver(line)), key) == getattr(first(with_agent(line)), key) == value
+
+
+# --- credentials, certificates and proxies
+
+def test_a_user_a_password_and_a_key_with_its_certificate():
+    receiver = first(with_receiver('username = me\npassword_file = /p\nclient_cert = /c\nclient_key = /k'))
+    assert (receiver.username, receiver.password_file) == ('me', '/p')
+    assert (receiver.client_cert, receiver.client_key) == ('/c', '/k')
+    name = b'caf\xc3\xa9 \xff"'
+    found = first(AGENT.encode('ascii') + RECEIVER.encode('ascii') + b'password_file = /p\nusername = ' + name)
+    assert config.compat.config_bytes(found.username) == name
+
+
+@pytest.mark.parametrize('lines, expected', [
+    ('username = me', '3: username = me: needs password_file: the file that holds its password'),
+    ('password_file = /p', '3: password_file = /p: needs username: whose password it is'),
+    ('client_key = /k', '3: client_key = /k: needs client_cert: the certificate it belongs to'),
+    ('token_file = /t\nusername = me\npassword_file = /p',
+     '3: token_file = /t: stands beside username: a request has one Authorization'),
+    ('username = a:b\npassword_file = /p', '3: username = a:b: a user name has no colon in it (RFC 7617 2)'),
+    ('username = a\nheaders = X: y\npassword_file = p',
+     '5: password_file = p: the path must be absolute: begin it with /'),
+])
+def test_what_goes_together_and_what_does_not(lines, expected):
+    assert problem(with_agent(lines)) == expected
+    there, _, why = expected.partition(': ')
+    assert problem(with_receiver(lines)) == '%d: %s' % (int(there) + 3, why)
+
+
+def test_what_a_receiver_inherits_may_go_with_what_it_says_or_not():
+    assert problem(AGENT + 'username = me\npassword_file = /p\n' + RECEIVER + 'token_file = /t') == (
+        '8: token_file = /t: stands beside username: a request has one Authorization')
+    assert problem(AGENT + 'token_file = /t\n' + RECEIVER + 'username = me\npassword_file = /p') == (
+        '4: token_file = /t: stands beside username: a request has one Authorization')
+    own = first(AGENT + 'username = me\npassword_file = /p\n' + RECEIVER +
+                'username =\npassword_file =\ntoken_file = /t')
+    assert (own.username, own.password_file, own.token_file) == ('', '', '/t')
+    assert first(AGENT + 'password_file = /p\nusername = me\n' + RECEIVER + 'username = you').username == 'you'
+    assert problem(AGENT + 'password_file = /p\nusername = me\n' + RECEIVER + 'username =') == (
+        '5: password_file = /p: needs username: whose password it is')
+
+
+@pytest.mark.parametrize('lines', ['token_file = /t', 'username = me\npassword_file = /p'])
+def test_authorization_comes_from_one_place(lines):
+    for name in ('Authorization', 'AUTHORIZATION'):
+        found = problem(with_receiver('%s\nheaders = X-A: 1\n  %s: Own Xyzzy' % (lines, name)))
+        assert found.endswith('headers = Authorization: is made from username or token_file: leave one of them out')
+        assert 'Xyzzy' not in found
+    assert first(with_receiver('headers = Authorization: Own x')).headers == (('Authorization', 'Own x'),)
+    assert first(with_receiver(lines + '\nheaders = Proxy-Authorization: x')).headers[0][1] == 'x'
+
+
+@pytest.mark.parametrize('value', [
+    'none', 'env', 'http://proxy', 'http://proxy:3128', 'HTTP://proxy:3128/', 'http://me:word@proxy:3128',
+    'http://me:%40%3A%2F@10.0.0.1:1', 'http://[::1]:3128', 'http://me@[fd00::1]',
+])
+def test_proxies(value):
+    assert first(with_receiver('proxy = ' + value)).proxy == value
+
+
+@pytest.mark.parametrize('value, why', [
+    ('proxy:3128', 'it must be none, env or http://host:port'),
+    ('None', 'it must be none, env or http://host:port'),
+    ('me:Xyzzy@proxy:3128', 'it must be none, env or http://host:port'),
+    ('https://me:Xyzzy@proxy', 'https:// and socks proxies are not supported: only http:// proxies are'),
+    ('socks5h://me:Xyzzy@proxy', 'https:// and socks proxies are not supported: only http:// proxies are'),
+    ('http://me:Xyzzy@', 'there is no host'),
+    ('http://me:Xyzzy@proxy:0', 'the port must be a number from 1 to 65535'),
+    ('http://me:Xyzzy@proxy:99999', 'the port must be a number from 1 to 65535'),
+    ('http://me:Xyzzy@[::1', 'there is no host name or address: an IPv6 address stands in square brackets'),
+    ('http://me:Xyzzy@pro_xy!', 'that is no host name or address'),
+    ('http://me:Xyzzy@proxy/path', 'nothing may follow the host and port of a proxy: write / ? and # in a password as '
+                                   '%2F %3F %23'),
+    ('http://me:Xy/zzy@proxy', 'nothing may follow the host and port of a proxy: write / ? and # in a password as %2F '
+                               '%3F %23'),
+    ('http://me:Xyzzy%@proxy', 'a % without two hexadecimal digits behind it: write %25'),
+    ('http://me:Xyzzy%0A@proxy', 'user and password can\'t hold control characters'),
+    ('http://m%3Ae:Xyzzy@proxy', 'a user\'s name can\'t hold a colon'),
+    ('http://me:Xyzzy word@proxy', 'blanks, control characters and letters beyond ASCII are not allowed: '
+                                   'percent-encode them'),
+    ('http://me:X@Xyzzy@proxy:x', 'the port must be a number from 1 to 65535'),
+])
+def test_a_proxy_that_is_none_is_refused_without_its_password(value, why):
+    for body, number in ((with_agent('proxy = ' + value), 3), (with_receiver('proxy =\n  ' + value), 7)):
+        found = problem(body)
+        assert found.startswith('%d: proxy = ' % number) and found.endswith(': ' + why)
+        assert 'zzy' not in found and 'me:' not in found
+
+
+@pytest.mark.parametrize('lines', [
+    'proxy = http://me:Xyzzy@proxy:3128 ; ours',
+    'proxy = http://me:Xyzzy@proxy:3128\t; ours',
+    'proxy = http://me:Xyzzy\x07@proxy:3128',
+    'proxy = none\n  http://me:Xyzzy@proxy:3128',
+    'proxy: http://me:Xyzzy@proxy:3128',
+    'proxy http://me:Xyzzy@proxy:3128',
+    'settle = 1s\n  proxy = http://me:Xyzzy@proxy:3128',
+    '  proxy = http://me:Xyzzy@proxy:3128',
+    'http_proxy = http://me:Xyzzy@proxy:3128',
+    'proxy = http://me:Xyzzy@proxy\nproxy = http://me:Xyzzy@proxy',
+    'url = http://me:Xyzzy@h/',
+    'headers = Authorization: Xyzzy ; ours',
+    'headers = Authorization: Xyzzy\x07',
+    'headers = X-Site: 042\n  Authorization: Xyzzy\t; ours',
+    'headers: Authorization: Xyzzy',
+])
+def test_in_no_message_about_any_line_stands_a_password_or_the_value_of_a_header(lines):
+    body = with_agent(lines) if 'settle' in lines else AGENT + '[receiver:b]\n' + lines + '\nmatch = *\n' + RECEIVER
+    found = problems(body)
+    assert found != [] and 'Xyzzy' not in '\n'.join(found)
+
+
+# --- URLs
 
 
 @pytest.mark.parametrize('url, why', [
-    ('https://h/', 'https is not yet supported'),
-    ('ftp://h/', 'ftp is no scheme the agent speaks: use http'),
-    ('h/in', 'it must start with http://'),
-    ('http:/h', 'it must start with http://'),
-    ('/in?u=http://h/', 'it must start with http://'),
-    ('{name}://h/', 'it must start with http://'),
+    ('ftp://h/', 'ftp is no scheme the agent speaks: use https or http'),
+    ('h/in', 'it must start with https:// or http://'),
+    ('http:/h', 'it must start with https:// or http://'),
+    ('/in?u=http://h/', 'it must start with https:// or http://'),
+    ('{name}://h/', 'it must start with https:// or http://'),
     ('http://', 'there is no host'),
     ('http:///in', 'there is no host'),
     ('http://:80/', 'there is no host'),
-    ('http://u:p@h/', 'user and password do not belong in a URL: username and password_file are for them'),
     ('http://h:0/', 'the port must be a number from 1 to 65535'),
     ('http://h:65536/', 'the port must be a number from 1 to 65535'),
     ('http://h:/', 'the port must be a number from 1 to 65535'),
@@ -352,6 +466,11 @@ def test_what_works_beside_the_default_is_accepted():
 ])
 def test_bad_urls(url, why):
     assert problem(AGENT + '[receiver:a]\nmatch = *\nurl = %s\n' % url) == '5: url = %s: %s' % (url, why)
+
+
+def test_a_password_in_a_url_is_refused_without_showing_it():
+    assert problem(AGENT + '[receiver:a]\nmatch = *\nurl = http://u:p@h/\n') == (
+        '5: url = http://...@h/: user and password do not belong in a URL: username and password_file are for them')
 
 
 def test_blanks_and_letters_beyond_ascii_in_a_url_are_refused():

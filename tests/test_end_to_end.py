@@ -57,9 +57,10 @@ def contents(folder):
 class Process(object):
     """bin/envio with these arguments, started from the root folder, in the environment that cron gives."""
 
-    def __init__(self, folder, arguments):
+    def __init__(self, folder, arguments, environ):
         self._paths = [os.path.join(folder, name) for name in ('stdout', 'stderr')]
         surroundings = {'PATH': '/usr/bin:/bin', 'ENVIO_PYTHON': sys.executable, 'PYTHONDONTWRITEBYTECODE': '1'}
+        surroundings.update(environ)
         files = [open(os.devnull)] + [open(path, 'wb') for path in self._paths]
         self._child = subprocess.Popen([ENVIO] + list(arguments), cwd='/', env=surroundings, close_fds=True,
                                        stdin=files[0], stdout=files[1], stderr=files[2])
@@ -136,10 +137,10 @@ class Host(object):
             os.rename(draft, os.path.join(self.spool, name))
         return files
 
-    def start(self, *arguments):
+    def start(self, *arguments, **environ):
         folder = os.path.join(self.folder, 'agent%d' % len(self.agents))
         os.mkdir(folder)
-        self.agents.append(Process(folder, ['-c', self.conf] + list(arguments)))
+        self.agents.append(Process(folder, ['-c', self.conf] + list(arguments), environ))
         return self.agents[-1]
 
     def once(self, *arguments):

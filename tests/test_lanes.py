@@ -343,3 +343,91 @@ def _check_limits(lanes, out):
         if lane.breaker.state == OPEN:
             assert not probes
         assert len([job for job in mine if job.holding]) <= 1
+
+
+# --- several files in one exchange
+
+def riding(lanes, job, most=16, now=0):
+    return lanes.take_along(job, most, now)
+
+
+def accepting(files=100, **settings):
+    """Return lanes of a receiver that has accepted ten files."""
+    lanes = filled([receiver(**settings)], files=files)
+    for _ in range(10):
+        lanes.settle(lanes.take(0), DONE, 0, 1.0)
+    return lanes
+
+
+def test_small_files_go_along_and_take_no_share_of_the_workers():
+    lanes = accepting(workers=2)
+    job = lanes.take(0)
+    along = riding(lanes, job, 6)
+    assert len(along) == 5 and all([each.riding for each in along]) and not job.riding
+    assert lanes.busy == 6
+    assert lanes.take(0) is not None, 'the second worker is free'
+    assert lanes.take(0) is None
+    for each in along:
+        lanes.settle(each, DONE, 0, 1.0)
+    assert lanes.take(0) is None, 'both exchanges are still out'
+    lanes.settle(job, DONE, 0, 1.0)
+    assert lanes.take(0) is not None
+
+
+def test_more_go_along_with_each_acceptance_and_none_after_a_failure_or_rejection():
+    lanes = filled([receiver(workers=1, brake=0)], files=200)
+    counts = []
+    for outcome in (DONE, DONE, DONE, FAILED, DONE, DONE, REJECTED, DONE):
+        job = lanes.take(0)
+        along = riding(lanes, job)
+        counts.append(len(along))
+        for each in along:
+            lanes.give_back(each)
+        lanes.settle(job, outcome, 0, 1.0)
+    assert counts == [0, 2, 3, 4, 1, 2, 3, 0]
+
+
+def test_the_other_workers_keep_their_part_of_few_files():
+    lanes = accepting(files=22, workers=4)
+    job = lanes.take(0)
+    assert len(riding(lanes, job)) == 2, 'of 11 that are left a quarter'
+
+
+def test_nobody_goes_along_with_a_probe_a_large_file_or_a_mere_move():
+    lanes = accepting(workers=1, breaker_threshold=1)
+    lanes.settle(lanes.take(0), FAILED, 0, 1.0)
+    assert riding(lanes, lanes.take(5)) == [], 'a probe'
+
+    lanes = accepting(workers=1)
+    job = lanes.take(0)
+    large = job._replace(ticket=job.ticket._replace(file=job.ticket.file._replace(
+        stamp=job.ticket.file.stamp._replace(size=10 ** 9))))
+    assert riding(lanes, large) == []
+
+    lanes = accepting(workers=1)
+    lanes.settle(lanes.take(0), DONE._replace(moved=False), 0, 1.0)
+    assert riding(lanes, lanes.take(5)) == [], 'a move'
+
+
+def test_a_large_file_does_not_go_along():
+    lanes = accepting(workers=1)
+    of = lanes.lanes['orders'].receiver
+    large = ticket(of, 'large', mtime=-1)
+    lanes.offer(large._replace(file=large.file._replace(stamp=large.file.stamp._replace(size=10 ** 9))))
+    first = ticket(of, 'first', mtime=-2)
+    lanes.offer(first)
+    assert riding(lanes, lanes.take(0)) == [], 'the large one is next'
+
+
+def test_a_job_that_was_not_begun_comes_back_as_it_was():
+    lanes = accepting(workers=1, files=100)
+    job = lanes.take(0)
+    along = riding(lanes, job)
+    for each in along:
+        lanes.give_back(each)
+    lanes.settle(job, DONE, 0, 1.0)
+    lane = lanes.lanes['orders']
+    assert (lane.busy, lane.riding, lanes.busy) == (0, 0, 0)
+    assert lane.waiting() == 89 and len(lanes.known) == 89
+    again = lanes.take(0)
+    assert (again.ticket.file.name, again.ticket.attempts) == (along[0].ticket.file.name, 0)

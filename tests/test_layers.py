@@ -10,10 +10,11 @@ from tests.conftest import ROOT
 # From low to high. A file imports files of lower rows, and those before it in its own row.
 ROWS = (
     'compat errors records text',
-    'rules settings config router classify backoff breaker lanes',        # pure
-    'wakeup spool logs request reasons answers native',  # input and output
+    'rules certificates proxies settings config router classify backoff breaker lanes',  # pure
+    'wakeup spool logs request bodies reasons answers credentials streams tls ratelimit resources places '
+    'curl_program native curl transports',                                                # input and output
     'collector delivery stats workers engine',
-    'abilities progress receiver_rules receiver demo cli',
+    'abilities probe progress receiver_rules receiver_tls receiver demo cli',
     '__main__',
 )
 ORDER = ' '.join(ROWS).split()

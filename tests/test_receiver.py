@@ -5,13 +5,18 @@ import json
 import os
 import signal
 import socket
+import ssl
+import stat
 import subprocess
 import sys
+import tempfile
+import threading
 
 import pytest
 
-from agent import compat, receiver, receiver_rules
+from agent import certificates, cli, compat, receiver, receiver_rules, receiver_tls
 from agent.errors import AgentError, UsageError
+from tests import programs
 from tests.conftest import ROOT
 from tests.samples import failure
 
@@ -19,10 +24,12 @@ EXAMPLES = os.path.join(ROOT, 'agent', 'examples')
 
 
 class Client(object):
-    """One connection to the receiver that keeps what it is told."""
+    """One connection to the receiver that keeps what it is told. ca: the ca_file to verify it by, None: plain HTTP."""
 
-    def __init__(self, port):
-        self._connection = compat.http_client.HTTPConnection('127.0.0.1', port, timeout=10)
+    def __init__(self, port, ca=None):
+        self._connection = compat.http_client().HTTPConnection('127.0.0.1', port, timeout=10)
+        if ca:
+            self._connection.sock = secured(port, ca)
 
     def send(self, name=None, body=b'', method='POST', path='/in', headers=()):
         """Return (status, reply, body)."""
@@ -37,21 +44,35 @@ class Client(object):
         self._connection.close()
 
 
+def secured(port, ca):
+    """Return a connection with TLS: the receiver's certificate is verified by the file `ca`. An end that TLS does not
+    announce is an error."""
+    peer = socket.create_connection(('127.0.0.1', port), 10)
+    context = compat.tls_context(ssl)
+    if context is None:
+        return ssl.wrap_socket(peer, ca_certs=ca, cert_reqs=ssl.CERT_REQUIRED, suppress_ragged_eofs=False)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(ca)
+    return context.wrap_socket(peer, suppress_ragged_eofs=False)
+
+
 @pytest.fixture
 def start(tmpdir):
     """A function that starts a receiver with these rules and returns (server, client, lines it said)."""
-    begun = []
+    servers, clients = [], []
 
-    def begin(answers='200', **options):
+    def begin(answers='200', ca=None, **options):
         said = []
         options.setdefault('folder', str(tmpdir.join('in')))
         server = receiver.serve(answers=answers, say=said.append, **options).start()
-        client = Client(server.port)
-        begun.append((server, client))
-        return server, client, said
+        servers.append(server)
+        clients.append(Client(server.port, ca))
+        return server, clients[-1], said
     yield begin
-    for server, client in begun:
+    for client in clients:
         client.close()
+    for server in servers:
         server.stop()
 
 
@@ -365,6 +386,187 @@ def test_a_request_that_is_not_http_is_answered_and_said_safely(start):
     assert '\x1b' not in said[0]
 
 
+# --- https
+
+@pytest.fixture
+def start_tls(start, authority):
+    """As start, with https; the client verifies the receiver's certificate."""
+    def begin(answers='200'):
+        pair = authority.certificate('good')
+        return start(answers, authority.ca, identity=receiver_tls.Identity(pair.cert, pair.key))
+    return begin
+
+
+def test_files_arrive_over_https_as_they_are(start_tls):
+    server, client, said = start_tls('*=201')
+    assert server.url == 'https://127.0.0.1:%d' % server.port
+    sent = {b'a': b'1', b'b': b'', b'big': os.urandom(3 * receiver.PIECE + 17)}
+    assert [client.send(name, body)[0] for name, body in sent.items()] == [201] * len(sent)
+    assert files(server) == sent
+    assert server.counts().connections == 1
+    assert len(said) == len(sent)
+
+
+def test_a_connection_ends_as_tls_ends_one(start_tls, authority):
+    server, _, _ = start_tls()
+    peer = secured(server.port, authority.ca)
+    peer.sendall(b'GET /in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    assert b''.join(iter(lambda: peer.recv(65536), b'')).endswith(b'200 OK\n')
+    peer.close()
+
+
+def test_the_systems_curl_verifies_what_it_speaks_to(start_tls, authority):
+    curl = programs.find('curl')
+    if not curl:
+        pytest.skip('there is no curl on this machine')
+    server, _, _ = start_tls()
+
+    def put(ca):
+        return subprocess.call([curl, '-q', '-s', '--noproxy', '*', '--cacert', ca, '-o', os.devnull, '-T',
+                                os.path.join(EXAMPLES, 'orders-1001.json'), server.url + '/in/'], close_fds=True)
+    assert put(authority.other_ca) == 60  # can't be verified
+    assert put(authority.ca) == 0
+    assert list(files(server)) == [b'orders-1001.json']
+
+
+@pytest.mark.parametrize('raw, words', [
+    (b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', 'http request'), (b'\x16\x03\x01nonsense' + b'x' * 100, ''), (b'', ''),
+])
+def test_a_handshake_that_fails_ends_its_connection_with_one_line(start_tls, raw, words):
+    server, client, said = start_tls()
+    try:
+        assert b'HTTP' not in raw_exchange(server, raw)
+    except EnvironmentError:
+        pass  # ended before it read everything
+    assert len(said) == 1
+    assert said[0].startswith('TLS handshake failed: ') and words in said[0]
+    assert client.send(b'a')[0] == 200
+    assert server.counts().requests == 1
+
+
+def test_who_is_silent_keeps_nobody_waiting(start_tls, authority):
+    server, _, said = start_tls()
+    silent = [socket.create_connection(('127.0.0.1', server.port), 10) for _ in range(3)]
+    client = Client(server.port, authority.ca)
+    assert client.send(b'a')[0] == 200
+    begun = compat.monotonic()
+    server.stop()
+    assert compat.monotonic() - begun < 5
+    assert [peer.recv(1) for peer in silent] == [b''] * 3
+    for peer in silent + [client]:
+        peer.close()
+    assert said == ['POST /in a (0 B): 200 OK, stored as a']
+
+
+@pytest.mark.parametrize('answers', ['200', 'hang', '200:delay=1h'])
+def test_stopped_it_cuts_connections_with_tls_too_and_comes_back(start_tls, authority, answers):
+    server, _, _ = start_tls(answers)
+    peer = secured(server.port, authority.ca)
+    if answers != '200':
+        heard = threading.Event()
+        server.say = lambda line: heard.set()
+        peer.sendall(b'POST /in HTTP/1.1\r\nContent-Length: 0\r\n\r\n')
+        heard.wait(10)
+    begun = compat.monotonic()
+    server.stop()
+    assert compat.monotonic() - begun < 5
+    try:
+        while peer.recv(65536):
+            pass
+    except EnvironmentError:
+        pass  # cut, rather than ended
+    peer.close()
+    server.answer('200')
+    server.start()
+    again = Client(server.port, authority.ca)
+    assert again.send(b'a')[0] == 200
+    again.close()
+
+
+# --- the certificate
+
+@pytest.fixture
+def temporary(tmpdir, monkeypatch):
+    """The folder in which temporary ones are made."""
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmpdir.mkdir('temporary')))
+    return tempfile.tempdir
+
+
+@pytest.mark.parametrize('host, more', [
+    ('127.0.0.1', ()), ('0.0.0.0', ('0.0.0.0',)), ('::1', ()), ('2001:db8::1', ('2001:db8::1',)), ('localhost', ()),
+    ('orders.example.com', ('orders.example.com',)), ('x\ny, z', ()),
+])
+def test_a_certificate_made_for_the_occasion_is_for_all_its_names(authority, temporary, host, more):
+    identity = receiver_tls.self_signed(host)
+    (folder,) = os.listdir(temporary)
+    assert stat.S_IMODE(os.stat(os.path.join(temporary, folder)).st_mode) == 0o700
+    with open(identity.cert) as page:
+        certificate = certificates.parse(ssl.PEM_cert_to_DER_cert(page.read()))
+    assert set(certificates.names(certificate)) == set(('localhost', '127.0.0.1', '::1', socket.gethostname()) + more)
+    assert certificate.not_after - certificate.not_before == 30 * 86400
+    identity.close()
+    assert os.listdir(temporary) == []
+
+
+def program(folder, name, script):
+    """Make a program in `folder` (py.path)."""
+    path = folder.join(name)
+    path.write('#!/bin/sh\n' + script)
+    path.chmod(0o755)
+
+
+def test_without_openssl_it_says_what_to_do(temporary, tmpdir, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmpdir))
+    with pytest.raises(AgentError) as caught:
+        receiver_tls.self_signed('127.0.0.1')
+    assert str(caught.value) == ('receiver: --tls needs the openssl program to make a certificate: No such file or '
+                                 'directory: install it, or give a certificate of your own by --cert')
+    assert os.listdir(temporary) == []
+
+
+def test_what_openssl_says_when_it_fails_is_said(temporary, tmpdir, monkeypatch):
+    program(tmpdir, 'openssl', 'echo "no\033[31m"; echo entropy >&2; exit 1')
+    monkeypatch.setenv('PATH', str(tmpdir))
+    with pytest.raises(AgentError) as caught:
+        receiver_tls.self_signed('127.0.0.1')
+    assert str(caught.value) == 'receiver: openssl made no certificate: no?[31m entropy'
+    assert os.listdir(temporary) == []
+
+
+def test_a_certificate_that_cant_be_used_is_a_sentence(authority, tmpdir):
+    good, other = authority.certificate('good'), authority.certificate('expired')
+    tmpdir.join('nonsense').write('nonsense')
+    tmpdir.join('encrypted').write('-----BEGIN ENCRYPTED PRIVATE KEY-----\n')
+    for cert, key, words in [
+            (str(tmpdir.join('missing')), None, "missing can't be read: No such file or directory"),
+            (good.cert, str(tmpdir.join('missing')), "missing can't be read: No such file or directory"),
+            (str(tmpdir), None, "can't be read: Is a directory"),
+            (str(tmpdir.join('nonsense')), None, "nonsense can't be used: "),
+            (good.cert, None, "good.crt can't be used: "), (good.cert, other.key, "good.crt can't be used: "),
+            (good.cert, str(tmpdir.join('encrypted')), 'encrypted is encrypted: decrypt it')]:
+        with pytest.raises(AgentError) as caught:
+            receiver_tls.Identity(cert, key)
+        assert str(caught.value).startswith('receiver: ')
+        assert words in str(caught.value)
+
+
+def test_a_certificate_may_have_its_key_and_its_issuer_in_the_same_file(authority, tmpdir):
+    both = tmpdir.join('both.pem')
+    pair = authority.certificate('intermediate')
+    for path in (pair.key, pair.cert):
+        with open(path) as page:
+            both.write(page.read(), 'a')
+    receiver_tls.Identity(str(both)).close()
+    assert both.check()
+
+
+def test_a_python_without_ssl_says_so(monkeypatch):
+    monkeypatch.setattr(receiver_tls, 'ssl', None)
+    with pytest.raises(AgentError) as caught:
+        receiver_tls.Identity('cert.pem')
+    assert 'has no ssl module' in str(caught.value)
+
+
 # --- the command
 
 COMMAND = ('import sys; sys.path.insert(0, %r); from agent import receiver; '
@@ -397,7 +599,61 @@ def test_the_command_ends_when_nobody_reads_its_lines(tmpdir):
     child.stdout.close()
     try:
         client.send(b'a', b'x')
-    except (EnvironmentError, compat.http_client.HTTPException):
+    except (EnvironmentError, compat.http_client().HTTPException):
         pass  # it may be gone before it answers
     client.close()
     child.wait()
+
+
+TLS_COMMAND = ('import sys; sys.path.insert(0, %r); from agent import cli; '
+               'sys.exit(cli.main(["receiver", "--port", "0"] + sys.argv[1:]))' % ROOT)
+
+
+def tls_command(tmpdir, *words):
+    """Return (the running command, its first line)."""
+    child = subprocess.Popen([sys.executable, '-B', '-c', TLS_COMMAND] + list(words), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, close_fds=True, env=dict(os.environ, TMPDIR=str(tmpdir)))
+    return child, child.stdout.readline().decode('ascii').rstrip()
+
+
+def test_the_command_makes_a_certificate_says_where_it_is_and_removes_it(authority, tmpdir):
+    child, first = tls_command(tmpdir, '--tls')
+    try:
+        assert first.startswith('listening on https://127.0.0.1:')
+        second = child.stdout.readline().decode('ascii').rstrip()
+        before, _, path = second.partition('ca_file = ')
+        assert before == 'in the configuration, so that it is verified: '
+        client = Client(int(first.rpartition(':')[2]), path)
+        assert client.send(b'a', b'x')[0] == 200
+        assert child.stdout.readline() == b'POST /in a (1 B): 200 OK\n'
+        client.close()
+    finally:
+        child.send_signal(signal.SIGTERM)
+        rest, errors = child.communicate()
+    assert (child.returncode, rest, errors) == (0, b'', b'')
+    assert tmpdir.listdir() == []
+
+
+def test_the_command_shows_the_certificate_it_is_given(authority, tmpdir):
+    pair = authority.certificate('good')
+    child, first = tls_command(tmpdir, '--cert', pair.cert, '--key', pair.key)
+    try:
+        client = Client(int(first.rpartition(':')[2]), authority.ca)
+        assert client.send(b'a', b'x')[0] == 200
+        assert child.stdout.readline() == b'POST /in a (1 B): 200 OK\n'
+        client.close()
+    finally:
+        child.send_signal(signal.SIGTERM)
+        rest, errors = child.communicate()
+    assert (child.returncode, rest, errors) == (0, b'', b'')
+    assert os.path.exists(pair.cert)
+
+
+@pytest.mark.parametrize('words, says', [
+    (['--tls', '--cert', 'a'], 'receiver: --tls makes a certificate, --cert names one: give one of them'),
+    (['--key', 'a'], 'receiver: --key goes with --cert: give both'),
+    (['--tls', '--key', 'a'], 'receiver: --key goes with --cert: give both'),
+])
+def test_options_that_make_no_sense_together_are_refused(words, says, capsys):
+    assert cli.main(['receiver'] + words) == 2
+    assert capsys.readouterr()[1] == 'envio: %s\n' % says

@@ -225,6 +225,28 @@ def test_router_function_returns_a_url_that_is_sent_with_the_defaults():
     assert found.why == 'router function: http://Other.Example/in?x=%20'
 
 
+def test_router_function_returns_an_https_url():
+    found = asked('https://Other.Example/in')
+    assert (found.url, found.receiver.name) == ('https://Other.Example/in', 'https://other.example:443')
+    assert asked('HTTPS://h:80/').receiver.name == 'https://h:80'
+
+
+def test_a_receiver_that_files_cant_be_sent_to_gets_none():
+    looked_at, mended = [], []
+
+    def vet(receiver):
+        looked_at.append(receiver.url)
+        if not mended:
+            raise rules.Refused('https: this Python has no ssl module')
+    routes = router.Router(config.parse(b'[agent]\nspool = /s\nrouter = /r.py:f\n', 'x'),
+                           lambda name: 'https://h/' + name, vet)
+    assert routes.route(SPOOL, 'a') == (
+        None, None, 'the router function returned https://h/a: https: this Python has no ssl module')
+    mended.append(True)
+    assert chosen(routes.route(SPOOL, 'b')) == chosen(routes.route(SPOOL, 'c')) == 'https://h:443'
+    assert looked_at == ['https://h:443'] * 2, 'once it is good it is not looked at again'
+
+
 def test_urls_of_one_origin_share_a_receiver():
     routes = a_router(one(), lambda name: 'http://h:81/' + name)
     assert routes.route(SPOOL, 'a').receiver is routes.route(SPOOL, 'b').receiver
@@ -244,7 +266,7 @@ def test_origins_of_the_router_function_are_bounded():
     ('', 'the router function returned : there is no such receiver'),
     (7, 'the router function returned int, not a receiver\'s name, a URL or None'),
     (['a'], 'the router function returned list, not a receiver\'s name, a URL or None'),
-    ('https://h/', 'the router function returned https://h/: https is not yet supported'),
+    ('ftp://h/', 'the router function returned ftp://h/: ftp is no scheme the agent speaks: use https or http'),
     ('http://u@h/', 'the router function returned http://u@h/: user and password do not belong in a URL: username '
                     'and password_file are for them'),
     ('http://h/{name}', 'the router function returned http://h/{name}: it holds braces'),

@@ -42,7 +42,7 @@ def ask(port, raw):
 
 def request(port, method, path, body=b'', headers=None):
     """Return (status, headers, body) of one exchange over httplib."""
-    connection = compat.http_client.HTTPConnection('127.0.0.1', port, timeout=10)
+    connection = compat.http_client().HTTPConnection('127.0.0.1', port, timeout=10)
     try:
         connection.request(method, path, body, headers or {})
         reply = connection.getresponse()

@@ -30,11 +30,26 @@ def wait_until(condition):
         time.sleep(0.001)  # lets the others run
 
 
-class Transport(object):
-    """Notes what the pool does with it."""
+class Delivery(object):
+    """Delivers one job at a time, by a function."""
 
-    def __init__(self):
+    def __init__(self, deliver):
+        self.deliver = deliver
+
+    def deliver_all(self, jobs, transport):
+        for job in jobs:
+            yield job, self.deliver(job, transport)
+
+
+class Transport(object):
+    """Notes what the pool does with it. most: files in one exchange."""
+
+    def __init__(self, most=1):
         self.cuts, self.aborts, self.closed = [], 0, 0
+        self._most = most
+
+    def most(self, receiver):
+        return self._most
 
     def cut(self, now):
         self.cuts.append(now)
@@ -90,7 +105,7 @@ class Bench(object):
         self.pool = None
 
     def make_transport(self):
-        self.transports.append(Transport())
+        self.transports.append(Transport(self.most))
         return self.transports[-1]
 
     def notify(self):
@@ -98,8 +113,9 @@ class Bench(object):
 
     def start(self, size, *receivers, **options):
         self.lanes = Lanes(receivers, options.get('retrying', True))
-        self.pool = Pool(self.lanes, size, options.get('deliver') or self.gate.deliver, self.make_transport,
-                         self.notify, clock=lambda: self.now)
+        self.most = options.get('most', 1)
+        delivery = options.get('delivery') or Delivery(options.get('deliver') or self.gate.deliver)
+        self.pool = Pool(self.lanes, size, delivery, self.make_transport, self.notify, clock=lambda: self.now)
         return self.pool
 
     def offer(self, receiver, count, first=0):
@@ -369,3 +385,52 @@ def test_a_failure_of_this_host_is_none_of_the_receiver(bench):
     bench.offer(orders, 3)
     wait_until(lambda: len(bench.pool.results) == 3 and bench.idle() == 1)
     assert bench.lanes.lanes['orders'].breaker.state == 'CLOSED'
+
+
+# --- several files in one exchange
+
+class Together(Delivery):
+    """Delivers several jobs together; notes their names. begins: how many of them it comes to, None: all."""
+
+    def __init__(self, begins=None, breaks=False):
+        Delivery.__init__(self, accepted)
+        self.runs = []
+        self._begins, self._breaks = begins, breaks
+
+    def deliver_all(self, jobs, transport):
+        self.runs.append([job.ticket.file.name for job in jobs])
+        for number, job in enumerate(jobs):
+            if self._breaks and number == 1:
+                raise KeyError('a fault')
+            yield job, None if self._begins is not None and number >= self._begins else accepted()
+
+
+def test_files_of_a_receiver_that_accepts_go_together_and_each_has_its_result(bench):
+    orders, delivery = samples.receiver(workers=1), Together()
+    bench.start(1, orders, delivery=delivery, most=4)
+    names = bench.offer(orders, 100)
+    wait_until(lambda: len(bench.pool.results) == 100)
+    assert sorted(bench.done()) == names
+    assert max([len(run) for run in delivery.runs]) == 4
+    wait_until(lambda: bench.idle() == 1)
+    assert bench.lanes.busy == 0 and not bench.lanes.known
+
+
+def test_what_was_not_begun_goes_again_and_counts_as_nothing(bench):
+    orders, delivery = samples.receiver(workers=1), Together(begins=2)
+    bench.start(1, orders, delivery=delivery, most=8)
+    names = bench.offer(orders, 60)
+    wait_until(lambda: len(bench.pool.results) == 60)
+    assert sorted(bench.done()) == names, 'each once'
+    assert set([result.attempts for result in bench.pool.results]) == set([1])
+    wait_until(lambda: bench.idle() == 1)
+    assert bench.lanes.busy == 0 and bench.lanes.lanes['orders'].riding == 0
+
+
+def test_a_fault_of_the_program_in_the_middle_leaves_the_rest_of_the_files(bench):
+    orders, delivery = samples.receiver(workers=1), Together(breaks=True)
+    bench.start(1, orders, delivery=delivery, most=4)
+    bench.offer(orders, 20)
+    wait_until(lambda: delivery.runs and bench.idle() == 1)
+    assert bench.lanes.busy == 0 and bench.lanes.lanes['orders'].riding == 0
+    assert len(bench.done()) + len(bench.lanes.known) == 20
