@@ -11,6 +11,16 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ENVIO = os.path.join(ROOT, 'bin', 'envio')
+CONFIG = """\
+[agent]
+spool = %(spool)s
+settle = 0
+[receiver:sink]
+match = *
+url = %(url)s
+transport = %(transport)s
+%(keys)s
+"""
 sys.path.insert(0, ROOT)
 
 from tests.servers import Nginx  # noqa: E402 (found by the line above)
