@@ -1,6 +1,14 @@
 """Pauses that double up to a cap, then get jitter. Pure: the random number is an argument. Raises nothing."""
 
 
+def asked(seconds, rnd):
+    """Return how long to wait, in seconds, when a receiver asked for so many: never less, and up to half as long again.
+
+    rnd: a random number in [0, 1). All that were told the same at the same moment would come back at the same moment.
+    """
+    return seconds * (1.0 + 0.5 * rnd)
+
+
 def pause(base, most, failures, rnd):
     """Return how long to wait, in seconds, after `failures` failures in a row (1 for the first).
 

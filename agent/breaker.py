@@ -35,6 +35,13 @@ class CircuitBreaker(object):
         """Take new limits; the state stays."""
         self.threshold, self.first_pause, self.most_pause = threshold, first_pause, most_pause
 
+    def restore(self, state, failures, openings, until):
+        """Go on where another process stopped. until: when the pause is over (OPEN). A probe that was out counts as not
+        sent."""
+        self.state = CLOSED if state == CLOSED else OPEN
+        self.failures, self.openings, self.until = failures, openings, until
+        self.generation += 1
+
     def due(self, now):
         """Return when allow() would say yes: `now`, a later time, or None while the one probe is out."""
         if self.state == OPEN:
@@ -64,7 +71,8 @@ class CircuitBreaker(object):
         if self.state == CLOSED and self.failures < self.threshold:
             return False
         self.openings += 1
-        self.until = now + max(at_least, backoff.pause(self.first_pause, self.most_pause, self.openings, rnd))
+        own = backoff.pause(self.first_pause, self.most_pause, self.openings, rnd)
+        self.until = now + max(backoff.asked(at_least, rnd), own)
         return self._enter(OPEN)
 
     def cancel(self, generation):

@@ -30,7 +30,8 @@ def of_error(error):
     """Return the Outcome of an exchange without an answer: a TransportError is never the file's fault."""
     if error.stage == 'local':
         return of_host(str(error))
-    return Outcome(HOLD if error.hold else RETRY, RECEIVER, None, str(error), None, False, None, False, False)
+    return Outcome(HOLD if error.hold else RETRY, RECEIVER, None, str(error), None, False, None, False, False,
+                   error.sent_whole)
 
 
 def of_host(reason, verdict=RETRY, gone=False):

@@ -14,7 +14,7 @@ from agent import compat, errors, text
 from agent.errors import AgentError, ConfigError, UsageError
 
 DEFAULT_CONFIG = '/etc/envio/envio.conf'
-LATER = ('status', 'list', 'requeue', 'flush', 'send')
+LATER = ('send',)
 
 HELP = """\
 usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
@@ -23,6 +23,10 @@ usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
   once [--max-time D]  one pass over what is there, for cron
   check [--connect]    validate the configuration; --connect: reach every receiver, sending nothing
   route NAME...        which receiver and URL a name gets, and why
+  status [--json] [--watch]   receivers and what waits for them; exit codes as Nagios has them: 0, 1, 2, 3
+  list [--json]        the waiting files: receiver, age, attempts, next try, last answer
+  requeue [NAME...] [--all] [--receiver R]   rejected files back into the spool
+  flush [RECEIVER]     forget pauses: try now
   receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls | --cert FILE [--key FILE]]
                        a small receiver for trying things out; --tls: https, with a certificate made for it
   demo                 the whole thing in a temporary folder
@@ -179,7 +183,7 @@ def run(common, argv):
         return fresh
 
     waker = wakeup.Wakeup()
-    waker.catch(engine.STOP + (signal.SIGHUP, signal.SIGUSR1))
+    waker.catch(engine.STOP + (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     try:
         engine.run(setup, waker, reload=reload)
     finally:
@@ -190,21 +194,21 @@ def run(common, argv):
 def once(common, argv):
     """envio once"""
     options, _ = _options('once', common, argv, lambda parser: parser.add_option('--max-time', metavar='D'))
-    from agent import engine, logs, progress, wakeup
+    from agent import engine, logs, progress, summary, wakeup
     max_time = _duration(options.max_time)
     setup = _setup(options.config)
     log = logs.setup(setup[0], options.loudness, quiet=True)
     _warn(setup[0], log)
     watch = progress.Progress(sys.stderr) if sys.stderr.isatty() and options.loudness >= 0 else None
     waker = wakeup.Wakeup()
-    waker.catch(engine.STOP + (signal.SIGUSR1,))
+    waker.catch(engine.STOP + (signal.SIGUSR1, signal.SIGUSR2))
     try:
         agent = engine.run(setup, waker, once=True, max_time=max_time, watch=watch)
     finally:
         waker.close()
         if watch:
             watch.clear()
-    return _sum_up(agent, log, watch is not None)
+    return summary.sum_up(agent, log, watch is not None)
 
 
 def _duration(word):
@@ -215,35 +219,6 @@ def _duration(word):
         return settings.duration(word)
     except rules.Refused as error:
         raise UsageError('once: --max-time: %s' % error)
-
-
-def _sum_up(agent, log, terminal):
-    """Say what `once` did: all of it on a terminal, else only what is wrong; return the exit code."""
-    for line in agent.stats.summary(compat.monotonic()):
-        (log.warning if terminal else log.info)('%s', line)
-    for name, stats in sorted(agent.stats.receivers.items()):
-        if stats.rejected:
-            log.warning('%s: %s rejected, last: %s: see error/*.reason in the spool', name,
-                        text.count(stats.rejected, 'file'), stats.last_rejection)
-        lane = agent.lanes.lanes.get(name)
-        if lane is not None and lane.held:
-            log.warning('%s: HOLD: %s: nothing of it moves: mend the receiver or its section', name, lane.held)
-        elif stats.failed or stats.held:
-            log.warning('%s: %s failed, last: %s: the files stay for the next pass', name,
-                        text.count(stats.failed + stats.held, 'attempt'), stats.last_failure)
-    waiting = agent.waiting()
-    if agent.collector.unrouted:
-        log.warning('%s without a receiver: see `envio route NAME`', text.count(agent.collector.unrouted, 'file'))
-    if agent.lanes.unmoved():
-        log.error('%s answered but not moved: the next pass would send again: make room or mend the permissions',
-                  text.count(agent.lanes.unmoved(), 'file'))
-    if agent.interrupted:
-        log.warning('stopped before everything was tried: the rest waits for the next pass')
-    elif waiting:
-        log.warning('%s waiting in the spool', text.count(waiting, 'file'))
-    if agent.stats.total('rejected'):
-        return errors.EX_REJECTED
-    return errors.EX_WAITING if waiting or agent.interrupted else errors.EX_OK
 
 
 def _warn(config, log):
@@ -317,6 +292,43 @@ def route(common, argv):
     return code
 
 
+def status(common, argv):
+    """envio status [--json] [--watch]"""
+    options, _ = _options('status', common, argv, lambda parser: [
+        parser.add_option(flag, action='store_true') for flag in ('--json', '--watch')])
+    from agent import status as page
+    return page.status(lambda: _setup(options.config), options.json, options.watch, _print)
+
+
+def list_files(common, argv):
+    """envio list [--json]"""
+    options, _ = _options('list', common, argv, lambda parser: parser.add_option('--json', action='store_true'))
+    from agent import listing
+    listing.list_files(_setup(options.config), options.json, _print, _say)
+    return errors.EX_OK
+
+
+def requeue(common, argv):
+    """envio requeue [NAME...] [--all] [--receiver R]"""
+    options, names = _options('requeue', common, argv, lambda parser: [
+        parser.add_option('--all', action='store_true'), parser.add_option('--receiver')], words=True)
+    from agent import requeue as page
+    page.requeue(lambda: _setup(options.config)[0], names, options.all, options.receiver, _teller(options))
+    return errors.EX_OK
+
+
+def flush(common, argv):
+    """envio flush [RECEIVER]"""
+    options, names = _options('flush', common, argv, words=True)
+    from agent import requeue as page
+    page.flush(lambda: _setup(options.config)[0], names, _teller(options))
+    return errors.EX_OK
+
+
+def _teller(options):
+    return (lambda line: _print(line + '\n')) if options.loudness >= 0 else (lambda line: None)
+
+
 def receiver(common, argv):
     """envio receiver"""
     def add(parser):
@@ -351,5 +363,5 @@ def version(common, argv):
     return errors.EX_OK
 
 
-COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'receiver': receiver, 'demo': demo,
-            'version': version}
+COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'status': status, 'list': list_files,
+            'requeue': requeue, 'flush': flush, 'receiver': receiver, 'demo': demo, 'version': version}

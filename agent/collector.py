@@ -5,14 +5,20 @@ main thread alone. Called by engine.py. Raises nothing: a spool that can't be re
 """
 
 import logging
+import os
+import time
 from collections import deque
 
 from agent import compat, rules, text
-from agent.lanes import MOST_FILES
+from agent.lane import MOST_FILES
 from agent.records import SpoolFile, Ticket
 from agent.spool import OWN_NAMES
 
 SLICE = 512      # names looked at between two looks at signals and times
+MOST_HEARD = 65536    # names that wait to be looked at; more, and all are looked at
+SETTLED = 3.0         # seconds after which a folder's time is taken to tell of every later change
+TOLD_INTERVAL = 60.0  # seconds between two looks at the folders while the kernel tells what appears
+LOOK_ANYWAY = 600.0   # seconds after which all is looked at though no folder has changed
 MOST_SAID = 1000  # names remembered as already said
 
 log = logging.getLogger('envio')
@@ -34,6 +40,7 @@ class Collector(object):
         self.unsettled = set()  # once: (spool's path, name) of files that kept changing
         self.unrouted = 0       # files without a receiver in the newest pass
         self.unreadable = 0     # spools and files that could not be looked at in the newest pass
+        self.told = False       # somebody calls hear() for every file that appears
         self.configure(config, spools, router)
 
     def configure(self, config, spools, router):
@@ -41,6 +48,10 @@ class Collector(object):
         self._config, self._spools, self._router = config, spools, router
         self._walk = None        # iterator of (spool, name): the pass that is under way
         self._scan_due = 0
+        self._look_due = 0       # when all is looked at even if no folder says that it changed
+        self._cost = 0           # seconds that the present pass has taken so far
+        self._folders = None     # spools' marks before the newest pass; None: it has to be done anew
+        self._heard = deque()    # (spool's path, name) to look at alone: just appeared, or changed
         self._watched = {}       # (spool's path, name) -> (Stamp, receiver's name): files that settle
         self._checks = deque()   # (when, spool, name) of the watched files, in order of time
         self._watching = {}      # receiver's name -> number of watched files
@@ -51,7 +62,7 @@ class Collector(object):
 
     def due(self):
         """Return when work() has something to do next, inf when it has not."""
-        if self._walk is not None or self._refillable():
+        if self._walk is not None or self._heard or self._refillable():
             return 0
         scan = float('inf') if self._once and self._scan_due else self._scan_due
         return min(self._checks[0][0], scan) if self._checks else scan
@@ -71,14 +82,20 @@ class Collector(object):
         tickets = []
         while self._checks and self._checks[0][0] <= now and len(tickets) < SLICE:
             self._check(now, tickets)
+        full = len(self._overflow)
+        self._look_at_heard(now, tickets)
         if self._walk is None and self.due() <= now and not tickets:
             self._begin(now)
-        if self._walk is not None:
-            self._advance(now, tickets)
+        ended = self._walk is not None and self._advance(now, tickets)
+        self._cost += self._clock() - now
         if tickets:
             self.seen += len(tickets)
             self.bytes += sum([ticket.file.stamp.size for ticket in tickets])
             self._pool.offer(tickets)
+        if ended:
+            self._end(now)
+        elif self._walk is None and len(self._overflow) > full:
+            self._pool.with_lanes(lambda lanes: lanes.mark_overflow(self._overflow))
 
     def _refillable(self):
         if not self._overflow:
@@ -89,9 +106,30 @@ class Collector(object):
     def _space(self, room, receiver):
         return room.get(receiver, MOST_FILES) - self._watching.get(receiver, 0)
 
+    def hear(self, found, whole):
+        """Look at names that have just appeared. found: [(spool's path, name)]; whole: False when some were lost."""
+        self._heard.extend(found)
+        if not whole or len(self._heard) > MOST_HEARD:
+            self._heard.clear()
+            self._folders, self._scan_due = None, 0
+
+    def _look_at_heard(self, now, tickets):
+        spools = dict([(spool.path, spool) for spool in self._spools])
+        while self._heard and len(tickets) < SLICE:
+            path, name = self._heard.popleft()
+            if path in spools:
+                self._consider_if_new(spools[path], name, now, tickets)
+
     def _begin(self, now):
-        self._walk = self._names()
-        self._scan_due = now + self._config.scan_interval
+        """Begin a pass, unless no folder has changed since the one before."""
+        self._scan_due = now + (max(self._config.scan_interval, TOLD_INTERVAL) if self.told else
+                                self._config.scan_interval)
+        marks = [_mark(spool.path) for spool in self._spools]
+        if marks == self._folders and None not in marks and not self._refillable() and now < self._look_due \
+                and not self.unreadable:
+            return
+        self._folders = marks
+        self._walk, self._cost = self._names(), 0
         self._overflow.clear()
         self._said &= self._mentioned
         self._mentioned = set()
@@ -106,18 +144,34 @@ class Collector(object):
                 self._say_unreadable(spool.path, 'can\'t be read: %s: trying again', error)
 
     def _advance(self, now, tickets):
+        """Look at a slice of names; return True when the pass has ended."""
         for _ in range(SLICE):
             try:
                 spool, name = next(self._walk)
             except StopIteration:
                 self._walk = None
-                self._pool.with_lanes(lambda lanes: lanes.mark_overflow(self._overflow))
-                return
-            key = spool.path, name
-            # race: `known` comes before the look at the file: one that a worker settles in between is gone by then.
-            if not (key in self._pool.lanes.known or key in self._watched or key in self.unsettled
-                    or name in OWN_NAMES or self._ignored(rules.name_key(name)) is not None):
-                self._consider(spool, name, now, tickets)
+                return True
+            self._consider_if_new(spool, name, now, tickets)
+        return False
+
+    def _end(self, now):
+        # A pass over very many names takes its time: never more than a twentieth of all, and next to nothing where the
+        # kernel tells of new ones.
+        self._scan_due = max(self._scan_due, now + (500 if self.told else 19) * self._cost)
+        self._look_due = now + max(LOOK_ANYWAY, 1000 * self._cost)
+        self._pool.with_lanes(self._tell_of_pass)
+
+    def _tell_of_pass(self, lanes):
+        lanes.mark_overflow(self._overflow)
+        if lanes.remembered and not self._overflow and not self.unreadable:
+            lanes.keep_remembered(self._watched)
+
+    def _consider_if_new(self, spool, name, now, tickets):
+        key = spool.path, name
+        # race: `known` comes before the look at the file: one that a worker settles in between is gone by then.
+        if not (key in self._pool.lanes.known or key in self._watched or key in self.unsettled
+                or name in OWN_NAMES or self._ignored(rules.name_key(name)) is not None):
+            self._consider(spool, name, now, tickets)
 
     def _consider(self, spool, name, now, tickets):
         target = self._router.route(spool.path, name)
@@ -185,3 +239,13 @@ class Collector(object):
             self._mentioned.add(key)
         if not known and key in self._said:
             log.log(level, '%s ' + sentence, text.shown(path), *words)
+
+
+def _mark(path):
+    """Return what changes when a name is added to a folder or taken away, or None while that can't be told: its times
+    are no finer than a tick or two, so that a folder that has just changed may change again unseen."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_mtime) if time.time() - status.st_mtime > SETTLED else None

@@ -81,6 +81,11 @@ def native_text(text):
     return text.encode('utf-8') if PY2 else text
 
 
+def unicode_text(native):
+    """Return a native string as text (the reverse of native_text): what can't be text escaped."""
+    return decode(log_bytes(native))
+
+
 def log_bytes(text):
     """Return a native string as the bytes of a line to write: UTF-8, what can't be text escaped."""
     if PY2:
@@ -130,9 +135,14 @@ def http_server():
 
 
 def scan_names(folder):
-    """Yield the names in `folder`, as they come; raises OSError. Python 3 reads the folder in pieces."""
+    """Yield the names in `folder`, as they come; raises OSError. The folder is read in pieces where that can be had:
+    a million names at once take 80 MB."""
     if not hasattr(os, 'scandir'):
-        for name in os.listdir(folder):
+        try:
+            names = _read_folder(folder)
+        except (ImportError, AttributeError):  # no ctypes, or another libc
+            names = os.listdir(folder)
+        for name in names:
             yield name
         return
     entries = os.scandir(folder)
@@ -142,6 +152,36 @@ def scan_names(folder):
     finally:
         if hasattr(entries, 'close'):
             entries.close()
+
+
+def _read_folder(folder):
+    """Return a generator of the names in `folder` for Python 2, which can't read one in pieces. Raises OSError."""
+    import ctypes  # here: slow to load
+
+    class Entry(ctypes.Structure):  # struct dirent64 of Linux, alike on 32 and 64 bits
+        _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('length', ctypes.c_ushort),
+                    ('type', ctypes.c_ubyte), ('name', ctypes.c_char * 256)]
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = ctypes.c_void_p
+    libc.readdir64.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
+    libc.readdir64.restype = ctypes.POINTER(Entry)
+    stream = libc.opendir(folder)
+    if not stream:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), folder)
+
+    def names():
+        try:
+            while True:
+                entry = libc.readdir64(stream)
+                if not entry:
+                    return
+                name = entry.contents.name
+                if name not in ('.', '..'):
+                    yield name
+        finally:
+            libc.closedir(stream)
+    return names()
 
 
 def set_cloexec(fd):

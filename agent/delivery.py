@@ -9,7 +9,7 @@ import time
 
 from agent import bodies, classify, compat, reasons, request, text
 from agent.errors import FileChanged, TransportError
-from agent.records import ACK, GONE, HOLD, NACK, RETRY, Parcel, Reply
+from agent.records import ACK, GONE, HOLD, HOST, NACK, RETRY, Parcel, Reply
 
 ASKED = 1 << 20  # bytes: a longer body is not sent before the receiver was asked (SPEC 7)
 MOST_REDIRECTS = 3
@@ -38,15 +38,9 @@ class Delivery(object):
         ticket = job.ticket
         spool = self._spools[ticket.file.spool]
         key = request.idempotency_key(spool.identity, ticket.file)
-        outcome = ticket.settled
-        if outcome is None:
-            outcome = self._send(ticket, spool, transport, key)
-            if job.holding and outcome.verdict == NACK:
-                # While a receiver is on HOLD nothing of it moves: the probe's file doesn't either.
-                outcome = outcome._replace(verdict=HOLD)
-        if outcome.verdict not in (ACK, NACK):
-            return outcome
-        return self._settle(ticket, spool, outcome, key)
+        if ticket.settled is not None:
+            return self._settle(ticket, spool, ticket.settled, key)
+        return self._conclude(job, spool, self._send(ticket, spool, transport, key), key)
 
     def deliver_all(self, jobs, transport):
         """Deliver files of one receiver through one run of a transport that takes several (transports.Transports.most).
@@ -65,13 +59,11 @@ class Delivery(object):
                     yield job, _without_answer(error)
             for result in transport.send_all(parcels) if parcels else ():
                 job, parcel, done = going[done], parcels[done], done + 1
-                if not isinstance(result, Reply):
-                    yield job, _without_answer(result)
-                    continue
-                outcome = classify.of_reply(result, job.ticket.receiver, time.time())
-                if outcome.verdict in (ACK, NACK):
-                    outcome = self._settle(job.ticket, self._spools[job.ticket.file.spool], outcome, parcel.key)
-                yield job, outcome
+                if isinstance(result, Reply):
+                    outcome = classify.of_reply(result, job.ticket.receiver, time.time())
+                else:
+                    outcome = _without_answer(result)
+                yield job, self._conclude(job, self._spools[job.ticket.file.spool], outcome, parcel.key)
         finally:
             for parcel in parcels:
                 parcel.body.opened.close()
@@ -90,11 +82,22 @@ class Delivery(object):
             if parcel is not None:
                 parcel.body.opened.close()
 
-    def _settle(self, ticket, spool, outcome, key):
+    def _conclude(self, job, spool, outcome, key):
+        """Do with the file what the outcome of an attempt says; return the Outcome as it then is."""
+        if job.holding and outcome.verdict == NACK:
+            # While a receiver is on HOLD nothing of it moves: the probe's file doesn't either.
+            return outcome._replace(verdict=HOLD)
+        given_up = _given_up(job.ticket, outcome, time.time())
+        if outcome.verdict in (ACK, NACK) or given_up:
+            return self._settle(job.ticket, spool, outcome, key, given_up)
+        return outcome
+
+    def _settle(self, ticket, spool, outcome, key, given_up=''):
         file = ticket.file
         try:
-            if outcome.verdict == NACK:
-                spool.reject(file, reasons.compose(ticket, outcome, key, self._config_path, time.time()))
+            if outcome.verdict == NACK or given_up:
+                spool.reject(file, lambda name: reasons.compose(
+                    ticket, outcome, key, self._config_path, time.time(), given_up, name))
             elif ticket.receiver.accepted == 'delete':
                 spool.delete(file)
             else:
@@ -108,13 +111,27 @@ class Delivery(object):
             return outcome
         if self._unmoved.pop(file.spool, None):
             log.warning('%s: answered files can be moved again', text.shown(file.spool))
-        return outcome._replace(moved=True)
+        reason = '%s, last: %s' % (given_up, outcome.reason) if given_up else outcome.reason
+        return outcome._replace(moved=True, reason=reason, maybe=ticket.maybe or outcome.maybe)
 
     def _say_unmoved(self, file, why):
         if self._unmoved.get(file.spool) != why:
             self._unmoved[file.spool] = why
             log.error('%s: %s was answered but can\'t be moved: %s: nor may others: none is sent again, the moves are '
                       'tried again', text.shown(file.spool), text.shown(file.name), why)
+
+
+def _given_up(ticket, outcome, wall):
+    """Return why a file that failed is given up (SPEC 3, max_attempts and expire), or ''. wall: seconds since 1970."""
+    receiver, attempts = ticket.receiver, ticket.attempts + 1
+    if outcome.verdict != RETRY or outcome.blame == HOST or outcome.throttle:
+        return ''
+    if receiver.max_attempts and attempts >= receiver.max_attempts:
+        return 'given up after %s (max_attempts)' % text.count(attempts, 'attempt')
+    age = wall - ticket.file.stamp.ctime / 1e6  # since it came to lie there: mtime may be that of its origin
+    if receiver.expire and age > receiver.expire:
+        return 'given up at an age of %s (expire)' % text.duration(age)
+    return ''
 
 
 def _parcel(ticket, spool, key):

@@ -6,6 +6,7 @@ Raises SpoolError and LockedError when it can't begin.
 
 import logging
 import os
+import random
 import signal
 import time
 
@@ -13,10 +14,14 @@ from agent import compat, text
 from agent.collector import Collector
 from agent.delivery import Delivery
 from agent.errors import AgentError
+from agent.inotify import Inotify
+from agent.journal import Journal
 from agent.lanes import Lanes
-from agent.records import NACK
+from agent.metrics import Metrics
+from agent.records import ACK, GONE, NACK
 from agent.resources import Resources
 from agent.spool import OWN, Spool
+from agent.state import Keeper
 from agent.stats import Stats
 from agent.transports import Transports
 from agent.workers import Pool
@@ -41,6 +46,7 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
         log.info('started: %s: %s', agent.config.path, text.count(len(agent.config.receivers), 'receiver'))
     end = float('inf') if max_time is None else compat.monotonic() + max_time
     try:
+        agent.wait_for_turn(reload)
         while not agent.interrupted:
             agent.collector.work()
             agent.count_results()
@@ -54,7 +60,7 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
         agent.stop_workers(watch)
         agent.interrupted = agent.interrupted and not agent.finished()
     finally:
-        agent.unlock()
+        agent.finish()
     if not once:
         log.info('stopped')
     return agent
@@ -79,6 +85,7 @@ class Agent(object):
 
     def __init__(self, setup, wakeup, once):
         self.config, self.router = setup
+        self._journal, self._metrics = Journal(self.config.journal), Metrics(self.config.metrics)
         self.spools = lock_spools(self.config.spool)
         self.interrupted = False    # a signal or max_time said stop
         self._hurried = False       # a second signal said stop
@@ -87,13 +94,40 @@ class Agent(object):
         self._purge_due = 0
         self.stats = Stats(compat.monotonic())
         self.lanes = Lanes(self.config.receivers, retrying=not once)
+        self._keeper = Keeper(self.config.spool, 'once' if once else 'run')
+        self._keeper.restore(self.lanes)
+        self._keeper.flush(self.lanes)
         resources = Resources(os.environ, self.config.spool[0] + '/' + OWN)
         self.pool = Pool(self.lanes, self.config.workers, Delivery(self.spools, self.config.path),
                          lambda: Transports(resources), wakeup.notify)
         self.collector = Collector(self.config, self._active_spools(), self.router, self.pool, once=once)
+        self._inotify = None
+        if not once:
+            self._watch_spools()
+
+    def _watch_spools(self):
+        """Let the kernel tell what appears in the spools, where it does; else they are looked at now and then."""
+        try:
+            if self._inotify is None:
+                self._inotify = Inotify()
+                self._wakeup.watch(self._inotify.fd)
+            for path in self.config.spool:
+                self._inotify.watch(path)
+            self.collector.told = True
+        except EnvironmentError as error:
+            self.collector.told = False
+            log.info('new files are looked for every %s: inotify: %s', text.duration(self.config.scan_interval),
+                     compat.error_text(error))
 
     def _active_spools(self):
         return [self.spools[path] for path in self.config.spool]
+
+    def wait_for_turn(self, reload):
+        """Wait a while, by chance: a fleet whose clocks agree does not come all at once."""
+        until = compat.monotonic() + self.config.splay * random.random()
+        while compat.monotonic() < until and not self.interrupted:
+            self._wakeup.wait(until - compat.monotonic())
+            self.heed_signals(reload)
 
     def count_results(self):
         """Take what workers have finished into the statistics, and log what changed."""
@@ -102,12 +136,18 @@ class Agent(object):
             result = results.popleft()
             self.stats.add(result)
             outcome = result.outcome
-            if outcome.verdict == NACK and outcome.moved:
-                log.info('%s: rejected by %s: %s', text.shown(result.file.name), result.receiver.name, outcome.reason)
+            self._keeper.heard(result.receiver.name, outcome.reason)
+            self._journal.note(result, time.time())
+            if outcome.gone and outcome.verdict != GONE:
+                self.collector.hear([(result.file.spool, result.file.name)], True)  # changed: another file by now
+            if outcome.moved and outcome.verdict != ACK:
+                log.info('%s: %s by %s: %s', text.shown(result.file.name), 'rejected' if outcome.verdict == NACK
+                         else 'not taken', result.receiver.name, outcome.reason)
             elif not outcome.moved:
                 log.debug('%s: %s by %s: %s', text.shown(result.file.name), outcome.verdict, result.receiver.name,
                           outcome.reason)
         while events:
+            self._keeper.changed = True
             log.log(logging.INFO if self._once else logging.WARNING, 'receiver %s: %s', *events.popleft())
 
     def next_due(self):
@@ -122,7 +162,13 @@ class Agent(object):
             times.append(due)
         if self.config.keep_sent:
             times.append(self._purge(now))
+        if min(self._keeper.due(), self._metrics.due()) <= now:
+            self._keep()
+        times.extend([self._keeper.due(), self._metrics.due()])
         return min(times)
+
+    def _keep(self, ended=False):
+        self._metrics.write(self._keeper.save(self.pool.with_lanes, self.stats, ended))
 
     def _purge(self, now):
         if self._purge_due <= now:
@@ -145,7 +191,12 @@ class Agent(object):
         return self.lanes.waiting() + collector.unrouted + len(collector.unsettled) + collector.unreadable
 
     def heed_signals(self, reload):
-        """Do what the signals that came ask for."""
+        """Do what the signals that came ask for, and hear of new files."""
+        if self._inotify is not None:
+            found, whole = self._inotify.read()
+            self.collector.hear(found, whole)
+            if not whole:
+                self._watch_spools()  # one may have been taken away, and be there again
         while self._wakeup.signals:
             number = self._wakeup.signals.pop(0)
             if number in STOP:
@@ -153,24 +204,36 @@ class Agent(object):
                 self.interrupted = True
             elif number == signal.SIGHUP and reload is not None:
                 self._reload(reload)
+            elif number == signal.SIGUSR2:
+                self._flush()
             elif number == signal.SIGUSR1:
                 self._log_state()
 
     def _reload(self, reload):
         try:
             config, router = reload()
-            fresh = lock_spools([path for path in config.spool if path not in self.spools])
+            journal = Journal(config.journal)
+            try:
+                fresh = lock_spools([path for path in config.spool if path not in self.spools])
+            except AgentError:
+                journal.close()
+                raise
         except AgentError as error:
             for line in error.problems:
                 log.error('%s', line)
             log.error('reload: the configuration in force stays')
             return
+        self._keeper.spools_changed(config.spool)
+        self._journal.close()
+        self._journal, self._metrics = journal, Metrics(config.metrics)
         self.spools.update(fresh)  # those that left the configuration stay ours: files of them may be out
         self.config, self.router = config, router
         self.pool.resize(config.workers)
         tickets = self.pool.with_lanes(lambda lanes: lanes.withdraw())
         self.pool.with_lanes(lambda lanes: lanes.receivers_changed(config.receivers))
+        self.pool.with_lanes(self._keeper.restore)
         self.collector.configure(config, self._active_spools(), router)
+        self._watch_spools()
         self.pool.offer([ticket for ticket in map(self._rerouted, tickets) if ticket is not None])
         log.info('reload: %s is in force', config.path)
 
@@ -180,6 +243,10 @@ class Agent(object):
         if target.receiver is None or file.spool not in self.config.spool:
             return None
         return ticket._replace(receiver=target.receiver, url=target.url)
+
+    def _flush(self):
+        for name in self.pool.with_lanes(self._keeper.flush):
+            log.info('flush: pauses of %s are forgotten', 'all receivers' if name == '*' else text.shown(name))
 
     def _log_state(self):
         self.count_results()
@@ -211,7 +278,11 @@ class Agent(object):
                 self._wakeup.wait(min(0.1, last - compat.monotonic()))
         self.count_results()
 
-    def unlock(self):
-        """Give the spools back."""
+    def finish(self):
+        """Write down what is to be known the next time, and give the spools back."""
+        self._keep(ended=True)
+        self._journal.close()
+        if self._inotify is not None:
+            self._inotify.close()
         for spool in self.spools.values():
             spool.unlock()

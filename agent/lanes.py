@@ -1,178 +1,16 @@
-"""Which file goes next: a lane for each receiver, round robin over those that are ready. Pure: no thread, no clock.
+"""Which file goes next: round robin over the lanes that are ready; and every file that is known. Pure: no clock.
 
-A lane holds what is known of its receiver's files and says whether one may go now: the receiver's share of
-workers, its breaker, its hold, its pause, and each file's own pause. Called by workers.py under its lock.
-Raises nothing.
+Called by workers.py under its lock. Raises nothing.
 """
 
 import heapq
 from collections import deque
 
-from agent import backoff, breaker, text
-from agent.records import ACK, GONE, HOLD, HOST, NACK, RECEIVER, RETRY, Job
+from agent import backoff
+from agent.lane import Lane
+from agent.records import ACK, GONE, NACK, RETRY, Job, Tried
 
-MOST_FILES = 16384  # known files of a lane; the others stay on disk until it drains
-SMALL = 65536  # bytes: larger files go alone
 MOVE_PAUSE = 5  # seconds between tries to move a file that was answered, before jitter
-
-
-class Lane(object):
-    """One receiver's files and its state."""
-
-    def __init__(self, receiver):
-        self.fresh = []       # heap of (mtime, order, Ticket): not tried yet, the oldest first
-        self.deferred = []    # heap of (due, order, Ticket): failed, each with its own pause
-        self.busy = 0         # files out with workers
-        self.riding = 0       # those of them that go along with another one
-        self._together = 1    # how many files may go along by now
-        self.nacks = 0        # rejected in a row
-        self.accepts = False  # it has accepted a file since the start or the last hold
-        self.held = None      # why the receiver is on HOLD, or None
-        self.hold_due = 0     # when the next file may probe it
-        self.paused_until = 0   # the receiver asked to be left alone until then
-        self.overflow = False   # there is more on disk than fits: somebody wants to know when half is free
-        self._deferred_turn = False
-        self.window = receiver.workers
-        self.breaker = breaker.CircuitBreaker(receiver.breaker_threshold, receiver.breaker_pause,
-                                              receiver.breaker_max_pause)
-        self.receiver = receiver
-
-    def configure(self, receiver):
-        """Go on with new settings: the state stays, the waiting files have to be offered again."""
-        self.receiver = receiver
-        self.window = receiver.workers
-        self.breaker.configure(receiver.breaker_threshold, receiver.breaker_pause, receiver.breaker_max_pause)
-
-    def waiting(self):
-        """Return how many known files wait here, those out with workers not counted."""
-        return len(self.fresh) + len(self.deferred)
-
-    def room(self):
-        """Return how many more files may be offered."""
-        return MOST_FILES - self.waiting() - self.busy
-
-    def due(self, now):
-        """Return when the next file of this lane may go: `now`, a later time, or None: not before a worker is back
-        or a file is offered."""
-        if self.busy - self.riding >= min(self.window, self._until_brake()) or self.held and self.busy:
-            return None
-        if not self.fresh and not self.deferred:
-            return None
-        allowed = self.breaker.due(now)
-        if allowed is None:
-            return None
-        file_due = now if self.fresh else self.deferred[0][0]
-        return max(allowed, file_due, self.paused_until, self.hold_due if self.held else now)
-
-    def _until_brake(self):
-        # Files that are out may all come back rejected. Until the receiver has accepted one, and from its first
-        # rejection on, never more of them than the brake leaves.
-        brake = self.receiver.brake
-        if not brake or self.held or self.accepts and not self.nacks:
-            return self.window
-        return brake - self.nacks
-
-    def take(self, now):
-        """Return a Job, or None when nothing may go now."""
-        if self.due(now) != now:
-            return None
-        probing = self.held is not None or self.breaker.state != breaker.CLOSED
-        generation = self.breaker.allow(now)
-        self.busy += 1
-        return Job(self._next(now, probing), generation, self.held is not None, False)
-
-    def take_along(self, job, most, now):
-        """Return further small files, jobs too, that may go with `job` through one exchange; `most` with it.
-
-        One more after each accepted file, as the window's slow start, and none while anything is doubtful, so that a
-        receiver that fails or rejects is tried with no more files than workers.
-        """
-        if job.generation != self.breaker.generation or self.breaker.state != breaker.CLOSED or self.held \
-                or self.nacks or not self.accepts or job.ticket.file.stamp.size > SMALL:
-            return []
-        share = len(self.fresh) // self.window  # the other workers have theirs
-        jobs = []
-        while len(jobs) < min(most - 1, self._together, share) and self.fresh[0][2].file.stamp.size <= SMALL:
-            jobs.append(Job(heapq.heappop(self.fresh)[2], self.breaker.allow(now), False, True))
-        self.busy += len(jobs)
-        self.riding += len(jobs)
-        return jobs
-
-    def back(self, job):
-        """Note that a job's file is no longer out."""
-        self.busy -= 1
-        if job.riding:
-            self.riding -= 1
-
-    def _next(self, now, probing):
-        ripe = self.deferred and self.deferred[0][0] <= now
-        if self.fresh and not (ripe and self._deferred_turn and not probing):
-            self._deferred_turn = True
-            return heapq.heappop(self.fresh)[2]
-        self._deferred_turn = False
-        if not probing:
-            return heapq.heappop(self.deferred)[2]
-        # A probe speaks for all the others: send the one that failed least.
-        entry = min([entry for entry in self.deferred if entry[0] <= now], key=lambda entry: entry[2].attempts)
-        self.deferred.remove(entry)
-        heapq.heapify(self.deferred)
-        return entry[2]
-
-    def hear(self, job, outcome, now, rnd):
-        """Learn from an outcome about the receiver; return a sentence for each change of its state."""
-        if outcome.blame == HOST:
-            self.breaker.cancel(job.generation)
-            if job.holding:
-                self.hold_due = now
-            return []
-        self._together = self._together + 1 if outcome.verdict == ACK else 1
-        if outcome.verdict == ACK:
-            self.nacks = 0
-            self.accepts = True
-        elif outcome.verdict == NACK:
-            self.nacks += 1
-        heard = [self._hear_hold(job, outcome, now), self._hear_breaker(job, outcome, now, rnd)]
-        return [event for event in heard if event]
-
-    def _hear_hold(self, job, outcome, now):
-        if self.held and outcome.verdict == ACK:
-            self.held = None
-            return 'HOLD is over: a file was accepted'
-        brake = self.receiver.brake
-        if outcome.verdict == HOLD:
-            why = outcome.reason
-        elif outcome.verdict == NACK and brake and self.nacks >= brake:
-            why = '%d files rejected in a row, last: %s' % (self.nacks, outcome.reason)
-        elif job.holding:
-            why = self.held
-        else:
-            return None
-        began = not self.held
-        self.accepts = False
-        self.held = why
-        self.hold_due = now + self.receiver.hold_probe
-        if not began:
-            return None
-        return 'HOLD: %s: nothing of it moves, one file tries again every %s' % (
-            why, text.duration(self.receiver.hold_probe))
-
-    def _hear_breaker(self, job, outcome, now, rnd):
-        ok = outcome.verdict == HOLD or outcome.blame != RECEIVER
-        asked = outcome.retry_after or 0
-        if outcome.throttle and self.breaker.state == breaker.CLOSED:
-            pause = asked or backoff.pause(self.receiver.retry_pause, self.receiver.retry_max_pause, 1, rnd)
-            self.paused_until = max(self.paused_until, now + pause)
-            return 'paused for %s: %s' % (text.duration(pause), outcome.reason)
-        changed = self.breaker.record(job.generation, ok, now, rnd, asked)
-        if not changed:
-            if ok and self.window < self.receiver.workers:
-                self.window += 1  # slow start: one more for each success
-            return None
-        if ok:
-            self.window = 1
-            return 'CLOSED: it answers again'
-        return 'OPEN for %s after %s, last: %s' % (
-            text.duration(self.breaker.until - now), text.count(self.breaker.failures, 'failure'), outcome.reason)
 
 
 class Lanes(object):
@@ -189,6 +27,8 @@ class Lanes(object):
         self.events = deque()
         self.busy = 0
         self.receivers_changed(receivers)
+        self.remembered = {}  # (spool, name) -> Tried: of an earlier process, not offered yet
+        self._parked = {}     # one pass: (spool, name) -> the Ticket that failed
         self._unmoved = []    # heap of (due, order, Ticket): answered, the move is left
         self._order_of_offers = 0
 
@@ -218,6 +58,9 @@ class Lanes(object):
         if lane.room() <= 0:
             return False
         self.known.add(key)
+        tried = self.remembered.pop(key, None)
+        if tried is not None and tried.stamp == ticket.file.stamp:
+            ticket = ticket._replace(attempts=tried.attempts, due=tried.due, last=tried.last, maybe=tried.maybe)
         self._put(lane, ticket)
         return True
 
@@ -286,17 +129,21 @@ class Lanes(object):
             self._forget(ticket)
         elif outcome.verdict in (ACK, NACK):
             self._keep_for_move(ticket, outcome, now, rnd)
-        elif self.retrying:
-            self._defer(lane, self._failed(ticket, outcome, now, rnd))
+        else:
+            failed = self._failed(ticket, outcome, now, rnd)
+            if self.retrying:
+                self._defer(lane, failed)
+            else:
+                self._parked[ticket.file.spool, ticket.file.name] = failed
 
     def _failed(self, ticket, outcome, now, rnd):
-        if outcome.verdict != RETRY or outcome.throttle:
-            # HOLD and a busy receiver say nothing about the file: it waits for its receiver alone.
-            return ticket._replace(attempts=ticket.attempts + 1, due=now)
-        receiver = ticket.receiver
-        attempts = ticket.attempts + 1
-        pause = backoff.pause(receiver.retry_pause, receiver.retry_max_pause, attempts, rnd)
-        return ticket._replace(attempts=attempts, due=now + max(pause, outcome.retry_after or 0))
+        attempts, receiver = ticket.attempts + (not outcome.throttle), ticket.receiver
+        due = now
+        # HOLD and a busy receiver say nothing about the file: it waits for its receiver alone.
+        if outcome.verdict == RETRY and not outcome.throttle:
+            pause = backoff.pause(receiver.retry_pause, receiver.retry_max_pause, attempts, rnd)
+            due = now + max(pause, backoff.asked(outcome.retry_after or 0, rnd))
+        return ticket._replace(attempts=attempts, due=due, last=outcome.reason, maybe=ticket.maybe or outcome.maybe)
 
     def _keep_for_move(self, ticket, outcome, now, rnd):
         due = now + backoff.pause(MOVE_PAUSE, MOVE_PAUSE, 1, rnd)
@@ -311,6 +158,33 @@ class Lanes(object):
     def _next_order(self):
         self._order_of_offers += 1
         return self._order_of_offers
+
+    def tried(self):
+        """Return {(spool, name): Tried} of all files that were tried and stay."""
+        found = dict(self.remembered)
+        tickets = [entry[2] for lane in self.lanes.values() for entry in lane.deferred] + list(self._parked.values())
+        for ticket in tickets:
+            file = ticket.file
+            found[file.spool, file.name] = Tried(file.stamp, ticket.attempts, ticket.due, ticket.last, ticket.maybe,
+                                                 ticket.receiver.name)
+        return found
+
+    def parked(self):
+        """Return the receiver's name of each file that failed in a pass that tries none again."""
+        return [ticket.receiver.name for ticket in self._parked.values()]
+
+    def forget_pauses(self, receiver=None):
+        """Let everything of a receiver (its name; None: of all) go now: pauses, holds, open breakers."""
+        for name, lane in self.lanes.items():
+            if receiver in (None, name):
+                lane.forget_pauses()
+        for key, tried in list(self.remembered.items()):
+            if receiver in (None, tried.receiver):
+                self.remembered[key] = tried._replace(due=0)
+
+    def keep_remembered(self, keys):
+        """Forget what is remembered of files but these: a whole pass has not seen them."""
+        self.remembered = dict([(key, tried) for key, tried in self.remembered.items() if key in keys])
 
     def waiting(self):
         """Return how many known files are not settled: in lanes, answered but not moved, or out with workers."""
@@ -332,7 +206,7 @@ class Lanes(object):
     def hungry(self):
         """Return True, once, when a lane that left files on disk is half empty."""
         for lane in self.lanes.values():
-            if lane.overflow and lane.room() >= MOST_FILES // 2:
+            if lane.overflow and lane.half_empty():
                 lane.overflow = False
                 return True
         return False

@@ -4,73 +4,37 @@ Called by cli.py. Writing a line never raises: a full disk must not stop the age
 """
 
 import logging
-import os
 import sys
 import syslog
 
 from agent import compat
+from agent.appender import Appender
 from agent.errors import ConfigError
-from agent.spool import FILE_MODE
 
 LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING, 'error': logging.ERROR}
-_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC  # no links; a FIFO that nobody reads must not hang us
-LOOK = 1.0  # seconds between two looks whether the file was rotated
 
 
 class LogFile(logging.Handler):
-    """Appends lines to a file, and opens it anew when it was renamed or removed. Raises EnvironmentError at first."""
+    """Appends lines to a file, see appender.Appender. Raises EnvironmentError at first."""
 
     def __init__(self, path):
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
-        self._path = path
-        self._looked = compat.monotonic()
-        self._fd = self._open()
-
-    def _open(self):
-        # O_APPEND: after copytruncate the next line is the first again.
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFELY, FILE_MODE)
-        self._file = os.fstat(fd)[1:3]
-        return fd
-
-    def _rotated(self):
-        try:
-            return os.stat(self._path)[1:3] != self._file
-        except OSError:
-            return True
-
-    def _reopen(self):
-        try:
-            fresh = self._open()
-        except EnvironmentError:
-            return  # the old file is better than none
-        os.close(self._fd)
-        self._fd = fresh
+        self._file = Appender(path)
 
     def close(self):
         """Give the descriptor back (logging.Handler)."""
         logging.Handler.close(self)
         self.acquire()
         try:
-            # A worker may hold on to this handler, and logging itself closes it once more at the end: by then another
-            # file, or a receiver's connection, may have the number.
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
+            self._file.close()  # again and again: logging closes what it knows once more at the end
         finally:
             self.release()
 
     def emit(self, record):
         """Write a line (logging.Handler)."""
-        if self._fd is None:
-            return
         try:
-            now = compat.monotonic()
-            if now - self._looked >= LOOK:
-                self._looked = now
-                if self._rotated():
-                    self._reopen()
-            os.write(self._fd, compat.log_bytes(self.format(record) + '\n'))
+            self._file.write(compat.log_bytes(self.format(record) + '\n'))
         except EnvironmentError:
             pass  # nowhere to say it
 

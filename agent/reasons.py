@@ -8,11 +8,12 @@ from agent import classify, compat, text
 MOST_SHOWN = 4096  # bytes of the answer's body
 
 
-def compose(ticket, outcome, key, config_path, wall):
+def compose(ticket, outcome, key, config_path, wall, given_up='', lies_as=None):
     """Return the reason file of a rejected file.
 
     ticket: records.Ticket; outcome: its Outcome, with the Reply; key: the Idempotency-Key; config_path: the
-    configuration's file, for the line that says how to send it again; wall: seconds since 1970.
+    configuration's file, for the line that says how to send it again; wall: seconds since 1970; given_up: why the
+    agent itself gave it up, '' when the receiver rejected it; lies_as: its name in error/, None: its own.
     """
     name = ticket.file.name
     reply = outcome.reply
@@ -22,12 +23,16 @@ def compose(ticket, outcome, key, config_path, wall):
         ('Receiver', ticket.receiver.name),
         ('URL', ticket.url),
         ('Status', outcome.reason),
-        ('Reason', problem(reply) or outcome.reason),
+        ('Reason', given_up or problem(reply) or outcome.reason),
         ('Time', time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(wall))),
         ('Attempts', '%d' % (ticket.attempts + 1)),
         ('Idempotency-Key', key),
+    ]
+    if ticket.maybe or outcome.maybe:
+        lines.append(('Possibly-Delivered', 'yes: it was sent whole, and no answer came'))
+    lines += [
         ('Requeue', 'envio -c %s requeue %s' % (
-            text.shell_word(config_path) or text.shown(config_path), _operand(name))),
+            text.shell_word(config_path) or text.shown(config_path), _operand(lies_as or name))),
     ]
     head = ''.join(['%s: %s\n' % line for line in lines])
     shown = text.printable(body.replace(b'\r\n', b'\n'), MOST_SHOWN, '\n\t')

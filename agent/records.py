@@ -62,6 +62,7 @@ AGENT_KEYS = (
     'router',         # FILE.py:FUNCTION or ''
     'run_dir', 'log_file', 'log_level', 'syslog', 'journal', 'metrics',
     'stop_grace',     # seconds
+    'splay',          # seconds: the most that a start waits, by chance
     'user', 'group',
 )
 
@@ -86,6 +87,26 @@ Ticket = namedtuple('Ticket', (
     'attempts',  # how often it was tried so far
     'due',       # not before this time; 0 = at once
     'settled',   # None, or the Outcome that could not be carried out on the file yet: only the move is left
+    'last',      # what came of the newest attempt, in words; '' before the first
+    'maybe',     # True: an attempt was sent whole and got no answer, so that the receiver may have the file
+))
+Ticket.__new__.__defaults__ = ('', False)
+
+# What is remembered of a file that was tried and stays. stamp, attempts, due, last, maybe: as of SpoolFile and Ticket;
+# receiver: its name.
+Tried = namedtuple('Tried', 'stamp attempts due last maybe receiver')
+
+# What is remembered of a receiver; times in seconds from now on, 0 = no longer.
+LaneState = namedtuple('LaneState', (
+    'breaker',      # CLOSED, OPEN or HALF_OPEN
+    'failures', 'openings',  # in a row
+    'until',        # OPEN: how long still
+    'held',         # why it is on HOLD, or ''
+    'hold_due',     # when the next file probes it
+    'paused',       # how long it asked to be left alone
+    'nacks',        # rejected in a row
+    'accepts',      # it has accepted a file since the last hold
+    'window',       # exchanges at once, while it opens again
 ))
 
 # A ticket on its way to a worker.
@@ -117,7 +138,9 @@ Outcome = namedtuple('Outcome', (
     'reply',        # Reply or None
     'moved',        # True: the file is where the verdict sends it; False: that is still to be done
     'gone',         # True: the file as it was collected is no more (taken away or changed): forget it
+    'maybe',        # True: no answer came, but the file had been sent whole: the receiver may have it
 ))
+Outcome.__new__.__defaults__ = (False,)
 
 # One finished job, for statistics, journal and log. took: seconds from opening to the move.
 Result = namedtuple('Result', 'file receiver outcome attempts took')

@@ -223,9 +223,10 @@ SETTINGS = tuple([Setting(*row) for row in (
     ('log_file', AGENT, PATH, '', ANY_VALUE, 'file the log is appended to; empty: stderr'),
     ('log_level', AGENT, _choice('debug', 'info', 'warning', 'error'), 'info', ANY_VALUE, 'least weight of a log line'),
     ('syslog', AGENT, YES_NO, 'no', ANY_VALUE, 'log to syslog'),
-    ('journal', AGENT, PATH, '', LATER, 'file that gets one JSON line for each final verdict'),
-    ('metrics', AGENT, PATH, '', LATER, 'file of metrics in Prometheus\' text format'),
+    ('journal', AGENT, PATH, '', ANY_VALUE, 'file that gets one JSON line for each final verdict'),
+    ('metrics', AGENT, PATH, '', ANY_VALUE, 'file of metrics in Prometheus\' text format'),
     ('stop_grace', AGENT, LONG, '30s', ANY_VALUE, 'how long a stopping agent waits for what is being sent'),
+    ('splay', AGENT, LONG, '0', ANY_VALUE, 'most that a start waits, by chance, so that a fleet does not come at once'),
     ('user', AGENT, ACCOUNT, '', LATER, 'account to change to when started as root'),
     ('group', AGENT, ACCOUNT, '', LATER, 'group to change to when started as root'),
     # which files, and where they go
@@ -269,8 +270,8 @@ SETTINGS = tuple([Setting(*row) for row in (
     ('retry_max_pause', BOTH, PAUSE, '10m', ANY_VALUE, 'longest pause of a failed file'),
     ('brake', BOTH, COUNT, '10', ANY_VALUE, 'rejections in a row that pause the receiver; 0: never'),
     ('hold_probe', BOTH, PAUSE, '5m', ANY_VALUE, 'how often a paused receiver is tried'),
-    ('max_attempts', BOTH, COUNT, '0', LATER, 'attempts after which a file is given up; 0: never'),
-    ('expire', BOTH, LONG, '0', LATER, 'age at which a file is given up; 0: never'),
+    ('max_attempts', BOTH, COUNT, '0', ANY_VALUE, 'attempts after which a file is given up; 0: never'),
+    ('expire', BOTH, LONG, '0', ANY_VALUE, 'age at which a file is given up; 0: never'),
     ('follow_redirects', BOTH, YES_NO, 'no', ANY_VALUE, 'follow 307 and 308 on the same origin'),
 )])
 

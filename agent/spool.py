@@ -152,8 +152,10 @@ class Spool(object):
     def _clean_up(self):
         """Mend what a crash left: reason files without their file, accepted files not yet deleted, answers."""
         for name in self._names_in(ERROR):
-            if name.endswith(REASON) and not self._taken(self.path + '/' + ERROR + '/' + name[:-len(REASON)]):
-                os.unlink(self.path + '/' + ERROR + '/' + name)
+            path = self.path + '/' + ERROR + '/' + name
+            # A rejected file may be called so, too: then it has a reason of its own.
+            if name.endswith(REASON) and not self._taken(path[:-len(REASON)]) and not self._taken(path + REASON):
+                os.unlink(path)
         for name in self._names_in(OWN):
             if name.startswith(_DRAFT):
                 os.unlink(self.path + '/' + OWN + '/' + name)
@@ -227,7 +229,8 @@ class Spool(object):
     def reject(self, file, reason):
         """Move a rejected file to error/ with its reason file; return its new path.
 
-        reason: the bytes of the reason file: they are on disk before the file moves. Raises as accept().
+        reason: function(name in error/) -> the bytes of the reason file: they are on disk before the file moves.
+        Raises as accept().
         """
         folder = self.path + '/' + ERROR
         self._make(ERROR)
@@ -235,7 +238,7 @@ class Spool(object):
         target = self._claim(folder, file.name, REASON)
         try:
             draft = '%s/%s/%s%d' % (self.path, OWN, _DRAFT, next(self._drafts))
-            self._write_whole(draft, reason)
+            self._write_whole(draft, reason(target[len(folder) + 1:]))
             os.rename(draft, target + REASON)
             _sync_folder(folder)
             try:
@@ -304,13 +307,18 @@ class Spool(object):
             target = folder + '/' + candidate
             try:
                 os.link(source, target)
-                os.unlink(source)
-                return candidate
             except OSError as error:
                 if error.errno == errno.EEXIST or self._taken(target):
                     continue
                 os.rename(source, target)
-                return candidate
+            else:
+                os.unlink(source)
+            return candidate
+
+    @staticmethod
+    def numbered(name):
+        """Yield the names a file may be given: `name`, then `name.1`, `name.2`, ... each short enough."""
+        return _numbered(name)
 
     @staticmethod
     def _taken(path):

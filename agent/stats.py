@@ -4,7 +4,7 @@ Called by engine.py. Raises nothing.
 """
 
 from agent import text
-from agent.records import ACK, GONE, HOLD, NACK
+from agent.records import ACK, GONE, HOLD, NACK, RETRY
 
 
 class ReceiverStats(object):
@@ -25,7 +25,7 @@ class ReceiverStats(object):
         if outcome.verdict == ACK and outcome.moved:
             self.accepted += 1
             self.bytes += result.file.stamp.size
-        elif outcome.verdict == NACK and outcome.moved:
+        elif outcome.moved and outcome.verdict in (NACK, RETRY):  # RETRY: given up
             self.rejected += 1
             self.last_rejection = outcome.reason
         elif outcome.verdict in (ACK, NACK):

@@ -27,6 +27,10 @@ class Wakeup(object):
         self.signals = []  # numbers of the signals that came and were not looked at yet, in order
         self._before = {}
 
+    def watch(self, fd):
+        """Let a wait end when there is something to read from the descriptor `fd`, which somebody else reads."""
+        self._poll.register(fd, select.POLLIN)
+
     def catch(self, numbers):
         """Record these signals from now on; call it in the main thread."""
         for number in numbers:

@@ -1,5 +1,6 @@
 """The tests import the agent from this checkout, and none of them hangs for ever."""
 
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,22 @@ def own_umask():
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def said():
+    """What the agent logs during the test: (level, line) of each."""
+    log, lines = logging.getLogger('envio'), []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            lines.append((record.levelname, record.getMessage()))
+    before = log.handlers, log.level, log.propagate
+    log.handlers, log.propagate = [Listener()], False
+    log.setLevel(logging.DEBUG)
+    yield lines
+    log.handlers, level, log.propagate = before
+    log.setLevel(level)
 
 
 @pytest.fixture(scope='session')

@@ -39,7 +39,7 @@ url = http://x/{nam}
 [receiver:d]
 match = [
 url = http://x/
-expire = 5d
+expire = 5
 """
 
 
@@ -162,7 +162,7 @@ def host(tmpdir, capsys, monkeypatch):
 
 @pytest.mark.parametrize('words, sentence', [
     (['frob'], 'frob: no such command: see envio --help'),
-    (['status'], 'status: not yet supported: see envio --help for the commands there are'),
+    (['send'], 'send: not yet supported: see envio --help for the commands there are'),
     (['once', '--frob'], 'once: no such option: --frob: see envio --help'),
     (['once', 'x'], "once: takes no 'x': see envio --help"),
     (['version', 'x'], "version: takes no 'x': see envio --help"),
@@ -218,7 +218,8 @@ def test_c_and_q_may_stand_before_or_after_the_command_and_the_later_wins(host):
     assert host.call('-q', '-c', host.config, 'check') == host.call('check', '-qc', host.config) == (0, '', '')
 
 
-@pytest.mark.parametrize('command', [['check'], ['once'], ['run'], ['route', 'a.json']])
+@pytest.mark.parametrize('command', [['check'], ['once'], ['run'], ['route', 'a.json'], ['status'], ['list'],
+                                     ['requeue', '--all'], ['flush']])
 def test_every_fault_of_a_configuration_is_said_at_once_with_its_line(host, command):
     host.write(FAULTS)
     code, out, err = host.call('-c', host.config, *command)

@@ -1,12 +1,11 @@
 """The collector: what it takes, when, and never more than there is room for: a real folder, real lanes, no threads."""
 
-import logging
 import os
 import shutil
 
 import pytest
 
-from agent import collector as collector_module, compat, config, lanes as lanes_module
+from agent import collector as collector_module, compat, config, lane as lane_module
 from agent.collector import Collector
 from agent.lanes import Lanes
 from agent.records import ACK, FILE, RETRY, Outcome
@@ -96,23 +95,8 @@ def bench(tmpdir):
     return Bench(tmpdir)
 
 
-@pytest.fixture
-def said():
-    log, lines = logging.getLogger('envio'), []
-
-    class Listener(logging.Handler):
-        def emit(self, record):
-            lines.append((record.levelname, record.getMessage()))
-    before = log.handlers, log.level, log.propagate
-    log.handlers, log.propagate = [Listener()], False
-    log.setLevel(logging.DEBUG)
-    yield lines
-    log.handlers, level, log.propagate = before
-    log.setLevel(level)
-
-
 def few(monkeypatch, most):
-    monkeypatch.setattr(lanes_module, 'MOST_FILES', most)
+    monkeypatch.setattr(lane_module, 'MOST_FILES', most)
     monkeypatch.setattr(collector_module, 'MOST_FILES', most)
 
 

@@ -308,8 +308,7 @@ def test_a_bracket_or_brace_cut_in_two_by_a_comma_is_said():
 
 
 @pytest.mark.parametrize('line', [
-    'max_attempts = 3', 'expire = 5d', 'run_dir = /run', 'journal = /j', 'metrics = /m', 'user = nobody',
-    'group = nogroup',
+    'run_dir = /run', 'user = nobody', 'group = nogroup',
 ])
 def test_what_has_no_effect_yet_is_refused_and_not_ignored(line):
     assert problem(with_agent(line)) == '3: %s: not yet supported' % line
@@ -319,7 +318,7 @@ def test_what_has_no_effect_yet_is_refused_and_not_ignored(line):
     ('gzip = yes', True), ('digest = yes', True), ('body = multipart', 'multipart'), ('multipart_field = f', 'f'),
     ('secret_headers_file = /f', '/f'), ('token_file = /f', '/f'), ('ca_file = /f', '/f'), ('tls_verify = no', False),
     ('client_cert = /f', '/f'), ('transport = curl', 'curl'), ('transport = native', 'native'),
-    ('rate_limit = 1M', 1 << 20), ('follow_redirects = yes', True),
+    ('rate_limit = 1M', 1 << 20), ('follow_redirects = yes', True), ('max_attempts = 3', 3), ('expire = 5d', 432000),
 ])
 def test_what_works_beside_the_default_is_accepted_in_both_places(line, value):
     key = line.partition(' ')[0]
@@ -543,6 +542,10 @@ def test_a_headers_value_is_never_shown():
     ('[agent]\nspool = /s/a/b, /s/a\n' + RECEIVER, '2: spool = /s/a: one spool can\'t lie inside another, /s/a/b'),
     (with_agent('log_file = /var/spool/envio/log'),
      '3: log_file = /var/spool/envio/log: would be collected and sent: it lies in a spool'),
+    (with_agent('journal = /var/spool/envio/j.json'),
+     '3: journal = /var/spool/envio/j.json: would be collected and sent: it lies in a spool'),
+    (with_agent('metrics = /var/spool/envio/m.prom'),
+     '3: metrics = /var/spool/envio/m.prom: would be collected and sent: it lies in a spool'),
 ])
 def test_values_that_contradict_each_other(body, expected):
     assert problem(body) == expected

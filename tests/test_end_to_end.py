@@ -28,6 +28,7 @@ PATIENCE = 60  # seconds that anything may take on a busy machine
 OWN = ('.envio', 'sent', 'error')
 AGENT = '[agent]\nspool = %s\nsettle = 0\nscan_interval = 200ms\n%s\n'
 SECTION = '[receiver:%s]\nmatch = %s\nurl = %s\nworkers = 4\n%s\n'
+QUICK = 'breaker_pause = 1ms\nretry_pause = 1ms\n'  # pauses outlive a pass
 ODD_NAMES = (b'new\nline', b' blank at both ends ', b'a  b', b'"double" \'single\'', b'50% off %41', b'-rf', b'--',
              b'caf\xc3\xa9', b'\xff\xfe not UTF-8', b'back\\slash', b'semi;colon', b'a?b#c&d=e', b'*', b'$HOME `id`',
              b'tab\there', b'\x01\x1b[31m', b'+VERSION', b'x' * 255)
@@ -384,7 +385,7 @@ def test_files_for_a_stopped_server_wait_until_it_is_back(host, tmpdir):
     server = own_nginx(tmpdir)
     with server:
         url, stored = store(server, host)
-    host.configure((url, ''))
+    host.configure((url, QUICK))
     files = host.put(some(30))
     code, out, err = host.once()
     assert (code, out) == (75, '')

@@ -1,5 +1,6 @@
 """The whole agent in this process, against a real receiver on loopback: what a file's way ends in."""
 
+import json
 import os
 import signal
 import threading
@@ -186,10 +187,11 @@ def test_a_receiver_that_recovers_gets_its_files(host):
 
 def test_every_attempt_of_a_file_carries_the_same_key_also_after_a_restart(host):
     with ScriptedServer([('read_request',), ('send', ok(status='503 Busy'))]) as server:
-        host.receiver('http://127.0.0.1:%d/' % server.port)
+        host.receiver('http://127.0.0.1:%d/' % server.port, keys='retry_pause = 1ms\nbreaker_threshold = 99')
         host.put('a', 'b')
         for _ in range(3):
             host.once()
+            time.sleep(0.02)  # until the pause is over
         keys = {}
         for sent in server.requests():
             headers = dict(sent.headers)
@@ -335,3 +337,68 @@ def test_max_time_starts_nothing_new_when_it_is_over(host):
     assert agent.interrupted
     assert 0 < len(host.sent()) < 50
     assert len(host.sent()) + len(host.waiting()) == 50
+
+
+def test_a_start_waits_by_chance_and_a_signal_ends_the_wait(host, monkeypatch):
+    host.receiver(host.serve())
+    host.agent_keys += '\nsplay = 200ms'
+    host.put('a')
+    monkeypatch.setattr(engine.random, 'random', lambda: 0.5)
+    begin = compat.monotonic()
+    assert host.once().stats.total('accepted') == 1
+    assert compat.monotonic() - begin >= 0.09
+
+    host.agent_keys = host.agent_keys.replace('200ms', '1h')
+    wakeup = Wakeup()
+    wakeup.signals.append(signal.SIGTERM)
+    wakeup.notify()
+    try:
+        assert engine.run(host.setup(), wakeup, once=True).interrupted
+    finally:
+        wakeup.close()
+
+
+def test_the_journal_and_the_metrics_tell_what_became_of_each_file(host):
+    journal, metrics = [os.path.join(host.folder, name) for name in ('journal', 'metrics.prom')]
+    host.agent_keys += '\njournal = %s\nmetrics = %s' % (journal, metrics)
+    host.receiver(host.serve('a*=201,b*=404,c*=500'), keys='max_attempts = 1\nbreaker_threshold = 99')
+    host.receiver(host.serve('503'), name='busy', match='w*')
+    host.sections.reverse()
+    host.put('a', 'b', 'c', 'w1', 'w2')
+    host.once()
+    with open(journal) as page:
+        lines = [json.loads(line) for line in page]
+    assert sorted([(line['file'], line['verdict'], line['status']) for line in lines]) == [
+        ('a', 'ACK', 201), ('b', 'NACK', 404), ('c', 'EXPIRED', 500)]
+    with open(metrics) as page:
+        text = page.read()
+    for line in ('envio_files_total{receiver="orders",verdict="accepted"} 1', 'envio_waiting_files{receiver="busy"} 2',
+                 'envio_files_total{receiver="orders",verdict="rejected"} 2', 'envio_running 0'):
+        assert line in text, text
+
+
+def test_a_reload_takes_another_journal_and_one_that_cannot_be_opened_changes_nothing(host):
+    paths = [os.path.join(host.folder, name) for name in ('first', 'second', 'no/such/folder')]
+    host.receiver(host.serve())
+    keys = host.agent_keys
+
+    def setup(path):
+        host.agent_keys = '%s\njournal = %s' % (keys, path)
+        return host.setup()
+    wanted = iter([paths[2], paths[1]])
+    done = []
+
+    def until(agent):
+        if agent.stats.total('accepted') == len(done):
+            if len(done) == 2:
+                return True
+            if done:
+                agent._wakeup.signals.append(signal.SIGHUP)
+                agent._wakeup.signals.append(signal.SIGHUP)
+            done.append(1)
+            host.put('.draft')
+            os.rename(os.path.join(host.spool, '.draft'), os.path.join(host.spool, 'f%d' % len(done)))
+        return False
+    setup(paths[0])
+    host.run(until, reload=lambda: setup(next(wanted)))
+    assert os.path.getsize(paths[0]) + os.path.getsize(paths[1]) > 0 and len(done) == 2

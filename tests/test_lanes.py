@@ -2,7 +2,7 @@
 
 import random
 
-from agent import lanes as module
+from agent import lane as lane_module
 from agent.breaker import CLOSED, HALF_OPEN, OPEN
 from agent.lanes import Lanes
 from agent.records import ACK, FILE, GONE, HOLD, HOST, NACK, RECEIVER, RETRY, Outcome
@@ -75,7 +75,7 @@ def test_a_file_is_known_until_it_is_moved():
 
 
 def test_a_lane_takes_a_bounded_number_of_files(monkeypatch):
-    monkeypatch.setattr(module, 'MOST_FILES', 4)
+    monkeypatch.setattr(lane_module, 'MOST_FILES', 4)
     of = receiver()
     lanes = filled([of], files=4)
     assert not lanes.offer(ticket(of, 'one more'))
@@ -97,7 +97,7 @@ def test_a_failed_file_waits_its_own_doubling_pause():
 
 def test_a_file_waits_at_least_as_long_as_the_receiver_asked():
     lanes = filled([receiver()])
-    lanes.settle(lanes.take(0), POISON._replace(retry_after=77), 0, 1.0)
+    lanes.settle(lanes.take(0), POISON._replace(retry_after=77), 0, 0.0)
     assert lanes.next_due(0) == 77
 
 
@@ -168,17 +168,26 @@ def test_a_rejected_file_proves_the_receiver_alive():
 
 def test_a_busy_receiver_is_left_alone_without_counting_as_failed():
     lanes = filled([receiver(breaker_threshold=1)], files=5)
-    lanes.settle(lanes.take(0), BUSY, 0, 1.0)
+    lanes.settle(lanes.take(0), BUSY, 0, 0.0)
     lane = lanes.lanes['orders']
     assert lane.breaker.state == CLOSED
     assert lanes.take(29.9) is None and lane.due(0) == 30
-    assert lanes.take(30) is not None
+    assert lanes.take(30) is not None and lanes.take(30) is None, 'one by one, as after an outage'
+
+
+def test_those_that_were_told_the_same_do_not_come_back_together():
+    dues = []
+    for rnd in (0.0, 0.5, 0.99):
+        lanes = filled([receiver(breaker_threshold=1)], files=5)
+        lanes.settle(lanes.take(0), BUSY, 0, rnd)
+        dues.append(lanes.lanes['orders'].paused_until)
+    assert dues == [30, 37.5, 30 * 1.495]
 
 
 def test_a_busy_receiver_is_probed_no_sooner_than_it_asked():
     lanes = filled([receiver(breaker_threshold=1)], files=5)
     fail_until_open(lanes, 'orders')
-    lanes.settle(lanes.take(5), BUSY._replace(status=503, retry_after=300), 5, 1.0)
+    lanes.settle(lanes.take(5), BUSY._replace(status=503, retry_after=300), 5, 0.0)
     assert lanes.lanes['orders'].breaker.until == 305
 
 
@@ -280,7 +289,7 @@ def test_every_change_of_state_is_one_event_that_says_why():
     sentences = [sentence for _, sentence in lanes.events]
     assert len(sentences) == 5
     for sentence, begin in zip(sentences, ('OPEN for 5.0 s after 1 failure, last: 200 OK', 'CLOSED', 'HOLD: 200 OK',
-                                           'HOLD is over', 'paused for 30 s')):
+                                           'HOLD is over', 'paused for 45 s')):
         assert sentence.startswith(begin), sentence
 
 

@@ -9,7 +9,7 @@ import syslog
 
 import pytest
 
-from agent import compat, config, logs
+from agent import appender, compat, config, logs
 from agent.errors import ConfigError
 
 log = logging.getLogger('envio')
@@ -19,7 +19,7 @@ log = logging.getLogger('envio')
 def own_logging(monkeypatch):
     before = log.handlers, log.level, log.propagate, logging.raiseExceptions
     umask = os.umask(0)
-    monkeypatch.setattr(logs, 'LOOK', 0)
+    monkeypatch.setattr(appender, 'LOOK', 0)
     yield
     os.umask(umask)
     for handler in log.handlers:

@@ -18,6 +18,7 @@ class Outcome(object):
     def __init__(self, reply, reason='422 Unprocessable Content'):
         self.reply = reply
         self.reason = reason
+        self.maybe = False
 
 
 def composed(reply=None, config_path='/etc/envio/envio.conf', reason='422 Unprocessable Content', **fields):

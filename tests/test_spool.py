@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from agent import spool as module
+from agent import compat, spool as module
 from agent.errors import FileChanged, LockedError, SpoolError
 from agent.records import SpoolFile
 from agent.spool import Spool, stamp_of
+from tests.samples import failure
 
 ODD_NAMES = ['plain.json', 'new\nline', '-rf', "quo'te\"", '100%', ' blank ', '\\x', 'a' * 255, 'a' * 250]
 
@@ -180,7 +181,7 @@ def test_a_deleted_file_is_gone_and_nothing_else(spool):
 
 def test_folders_made_are_closed_to_others(spool):
     spool.accept(put(spool, 'a'))
-    spool.reject(put(spool, 'b'), b'why')
+    spool.reject(put(spool, 'b'), lambda name: b'why')
     for folder in ('.envio', 'sent', 'error', sent(spool)):
         assert not os.stat(os.path.join(spool.path, folder)).st_mode & (stat.S_IRWXO | stat.S_IWGRP), folder
     assert not os.stat(spool.path + '/error/b.reason').st_mode & stat.S_IRWXO
@@ -190,7 +191,7 @@ def test_folders_made_are_closed_to_others(spool):
 
 @pytest.mark.parametrize('name', ODD_NAMES)
 def test_a_rejected_file_has_its_reason_beside_it(spool, name):
-    target = spool.reject(put(spool, name), b'why')
+    target = spool.reject(put(spool, name), lambda name: b'why')
     assert content(target) == b'content' and content(target + '.reason') == b'why'
     assert os.path.dirname(target) == spool.path + '/error'
     if len(name) < 248:
@@ -198,10 +199,10 @@ def test_a_rejected_file_has_its_reason_beside_it(spool, name):
 
 
 def test_neither_a_rejected_file_nor_its_reason_is_ever_overwritten(spool):
-    spool.reject(put(spool, 'a', b'one'), b'why one')
+    spool.reject(put(spool, 'a', b'one'), lambda name: b'why one')
     os.unlink(spool.path + '/error/a')  # somebody took the file and left the reason
-    spool.reject(put(spool, 'a', b'two'), b'why two')
-    spool.reject(put(spool, 'a', b'three'), b'why three')
+    spool.reject(put(spool, 'a', b'two'), lambda name: b'why two')
+    spool.reject(put(spool, 'a', b'three'), lambda name: b'why three')
     error = spool.path + '/error'
     assert sorted(os.listdir(error)) == ['a.1', 'a.1.reason', 'a.2', 'a.2.reason', 'a.reason']
     assert content(error, 'a.reason') == b'why one' and content(error, 'a.2.reason') == b'why three'
@@ -212,7 +213,7 @@ def test_the_reason_is_on_disk_before_the_file_moves(spool, monkeypatch):
     real_fsync, real_rename = os.fsync, os.rename
     monkeypatch.setattr(module.os, 'fsync', lambda fd: (steps.append('fsync'), real_fsync(fd)))
     monkeypatch.setattr(module.os, 'rename', lambda a, b: (steps.append(os.path.basename(b)), real_rename(a, b)))
-    spool.reject(put(spool, 'a'), b'why')
+    spool.reject(put(spool, 'a'), lambda name: b'why')
     assert steps == ['fsync', 'a.reason', 'fsync', 'a']
 
 
@@ -221,18 +222,18 @@ def test_a_full_disk_while_rejecting_leaves_the_file_in_the_spool_and_no_reason_
     file = put(spool, 'a')
     monkeypatch.setattr(module.os, call, fails_with(errno.ENOSPC))
     with pytest.raises(EnvironmentError):
-        spool.reject(file, b'why')
+        spool.reject(file, lambda name: b'why')
     monkeypatch.undo()
     assert content(spool.path, 'a') == b'content'
     assert not os.path.exists(spool.path + '/error/a.reason')
-    spool.reject(file, b'why')
+    spool.reject(file, lambda name: b'why')
     assert content(spool.path, 'error', 'a') == b'content'
 
 
 # --- what changes meanwhile
 
 @pytest.mark.parametrize('settle', [lambda spool, file: spool.accept(file), lambda spool, file: spool.delete(file),
-                                    lambda spool, file: spool.reject(file, b'why')])
+                                    lambda spool, file: spool.reject(file, lambda name: b'why')])
 @pytest.mark.parametrize('change', ['replace', 'append', 'touch'])
 def test_a_file_that_changed_while_it_was_sent_stays(spool, settle, change):
     file = put(spool, 'a')
@@ -306,3 +307,33 @@ def test_old_days_of_sent_are_removed_piece_by_piece_and_others_kept(spool):
     assert spool.purge(2, now, most=2), 'there is more'
     assert not spool.purge(2, now, most=100)
     assert sorted(os.listdir(spool.path + '/sent')) == ['2026-11-21', '2026-11-23', 'notes']
+
+
+def test_a_rejected_file_that_is_called_like_a_reason_outlives_a_start(spool):
+    spool.reject(put(spool, 'x.reason'), lambda name: b'why ' + compat.fs_bytes(name))
+    spool.unlock()
+    again = Spool(spool.path)
+    again.lock()
+    try:
+        assert sorted(os.listdir(os.path.join(spool.path, 'error'))) == ['x.reason', 'x.reason.reason']
+        assert content(spool.path, 'error', 'x.reason.reason') == b'why x.reason'
+    finally:
+        again.unlock()
+
+
+def test_the_reason_is_told_the_name_under_which_the_file_lies(spool):
+    told = []
+    for content_ in (b'one', b'two'):
+        spool.reject(put(spool, 'a', content_), lambda name: told.append(name) or b'why')
+    assert told == ['a', 'a.1']
+
+
+def test_a_file_that_can_be_linked_but_not_taken_away_is_linked_once(spool, monkeypatch):
+    put(spool, 'a')
+
+    def refuse(path):
+        raise OSError(errno.EPERM, 'no')
+    monkeypatch.setattr(os, 'unlink', refuse)
+    assert failure(spool._rename_free, spool.path + '/a', spool.path, 'b') == errno.EPERM
+    monkeypatch.undo()
+    assert sorted([name for name in os.listdir(spool.path) if name[:1] in 'ab']) == ['a', 'b']

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agent import classify, lanes as lanes_module
+from agent import classify, lane as lane_module
 from agent.lanes import Lanes
 from agent.records import ACK, FILE, HOST, RETRY, Outcome
 from agent.workers import Pool
@@ -358,7 +358,7 @@ def test_when_all_are_busy_rousing_does_nothing(bench):
 
 
 def test_what_finds_no_room_is_handed_back(bench, monkeypatch):
-    monkeypatch.setattr(lanes_module, 'MOST_FILES', 3)
+    monkeypatch.setattr(lane_module, 'MOST_FILES', 3)
     orders = samples.receiver(workers=1)
     pool = bench.start(1, orders)
     tickets = [samples.ticket(orders, 'file-%d' % number, number) for number in range(5)]
