@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Two healthy receivers alone, and beside a dead one (connection refused) and a tarpit (accepts, never answers).
+"""Four healthy receivers alone, and beside four sick ones: one refuses connections, one is a tarpit (accepts, never
+answers), one answers 503, one drips a byte a second.
 
-In pairs, one run after the other in an order that alternates: `envio run` with 16 workers and four receivers with 4
-workers each. Alone: files for the two healthy receivers, on a local nginx, and none for the two others. Beside: 1,000
-files for the dead one and 1,000 for the tarpit lie in the same spool. Measured is files a second of the healthy ones,
+In pairs, one run after the other in an order that alternates: `envio run` with 32 workers (--workers) and eight
+receivers with 4 workers each. Alone: files for the healthy receivers, on a local nginx, none for the others. Beside:
+1,000 files for each of the sick ones lie in the same spool. Measured is files a second of the healthy ones,
 from the start of the program until the last of their files was moved, as the file system dates that move; and again
 from the first move to the last, without the start and the first look at the spool. SIGTERM ends each run.
 """
@@ -20,12 +21,13 @@ import time
 
 import common
 from agent import receiver
-from tests.servers import refusing_port, tarpit
+from tests.servers import ScriptedServer, refusing_port, tarpit
 
-AGENT = '[agent]\nspool = %s\nsettle = 0\nworkers = 16\nstop_grace = 1s\n'
+AGENT = '[agent]\nspool = %s\nsettle = 0\nworkers = %d\nstop_grace = 1s\n'
 SECTION = '[receiver:%s]\nmatch = %s-*\nurl = %s\nworkers = 4\n'
 PATH = '/sink'
-HEALTHY, SICK = ('east', 'west'), ('dead', 'tarpit')
+HEALTHY, SICK = ('east', 'west', 'north', 'south'), ('dead', 'tarpit', 'failing', 'drip')
+DRIP = b'HTTP/1.1 200 OK\r\nX: ' + b'x' * 10000
 LONGEST = 300  # seconds a run may take
 
 
@@ -35,8 +37,10 @@ def options():
                         help='the interpreter for Envio (default: %(default)s)')
     parser.add_argument('--files', type=int, default=3000, metavar='N', help='of each healthy receiver '
                         '(default: %(default)s)')
-    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='for the dead one and the tarpit each '
+    parser.add_argument('--waiting', type=int, default=1000, metavar='N', help='for each sick one '
                         '(default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=32, metavar='N', help='in all (default: %(default)s, the sum '
+                        'of the receivers\' shares)')
     parser.add_argument('--size', type=int, default=1024, metavar='BYTES', help='of a file (default: %(default)s)')
     parser.add_argument('--ballast', action='store_true', help='let as many files without a receiver lie in the '
                         'spool of the run alone: what differs then is the sick receivers, not the size of the spool')
@@ -86,7 +90,7 @@ def measure(given, urls, folder, beside):
     for name in waiting:
         common.fill(spool, given.waiting, given.size, name + '-')
     with open(conf, 'w') as page:
-        page.write(AGENT % spool + ''.join(SECTION % (name, name, urls[name]) for name in receivers))
+        page.write(AGENT % (spool, given.workers) + ''.join(SECTION % (name, name, urls[name]) for name in receivers))
     count = given.files * len(HEALTHY)
     with open(os.path.join(folder, 'stderr'), 'w') as errors:
         begin = time.time()
@@ -118,15 +122,20 @@ def main():
     given = options()
     common.need('nginx')
     print(common.machine())
-    print('Python %s, 16 workers, 4 a receiver, %d files of %d bytes for each healthy one, %d for each sick one\n' % (
-        common.version(given.python), given.files, given.size, given.waiting), flush=True)
+    print('Python %s, %d workers, 4 a receiver, %d files of %d bytes for each healthy one, %d for each sick one\n' % (
+        common.version(given.python), given.workers, given.files, given.size, given.waiting), flush=True)
     folder = tempfile.mkdtemp(prefix='envio-bench-')
     try:
         os.mkdir(os.path.join(folder, 'nginx'))
+        failing = receiver.serve(answers='503').start()
+        dripping = ScriptedServer([('read_request',), ('send_slow', DRIP, 1.0)])
         with healthy(given, os.path.join(folder, 'nginx')) as url, tarpit() as stuck, refusing_port() as dead:
             urls = dict((name, '%s%s/%s' % (url, PATH, name)) for name in HEALTHY)
-            urls.update(dead='http://127.0.0.1:%d/' % dead, tarpit=stuck.url + '/')
+            urls.update(dead='http://127.0.0.1:%d/' % dead, tarpit=stuck.url + '/', failing=failing.url + '/',
+                        drip=dripping.url + '/')
             pairs = run_pairs(given, urls, folder)
+        failing.stop()
+        dripping.stop()
     finally:
         shutil.rmtree(folder)
     print('\n%-30s %-22s %-22s %s' % ('files/s, median (range)', 'alone', 'beside', 'ratio of a pair'))
