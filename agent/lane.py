@@ -25,6 +25,7 @@ class Lane(object):
         self._together = 1    # how many files may go along by now
         self.nacks = 0        # rejected in a row
         self.accepts = False  # it has accepted a file since the start or the last hold
+        self.moving = False   # its newest answer came from a receiver that works
         self.held = None      # why the receiver is on HOLD, or None
         self.hold_due = 0     # when the next file may probe it
         self.paused_until = 0   # the receiver asked to be left alone until then
@@ -152,6 +153,7 @@ class Lane(object):
                 self.hold_due = now
             return []
         self._together = self._together + 1 if outcome.verdict == ACK else 1
+        self.moving = outcome.blame != RECEIVER
         if outcome.verdict == ACK:
             self.nacks = 0
             self.accepts = True

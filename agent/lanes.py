@@ -17,11 +17,13 @@ class Lanes(object):
     """All lanes, and every file that is known.
 
     retrying: False for one pass (`once`): a file that was tried stays known, and is not tried again.
+    workers: how many there are in all, None = enough for every lane.
     `events` collects (receiver's name, sentence) for each change of state, until somebody takes them.
     """
 
     def __init__(self, receivers, retrying=True):
         self.retrying = retrying
+        self.workers = None
         self.lanes = {}
         self.known = set()    # (spool, name) of every file in a lane or out with a worker
         self.events = deque()
@@ -85,10 +87,11 @@ class Lanes(object):
         if self._unmoved and self._unmoved[0][0] <= now:
             self.busy += 1
             return Job(heapq.heappop(self._unmoved)[2], None, False, False)
+        share = self._share(now)
         for _ in range(len(self._rotation)):
             lane = self._rotation[0]
             self._rotation.rotate(-1)
-            job = lane.take(now)
+            job = lane.take(now) if _within(lane, share) else None
             if job is not None:
                 self.busy += 1
                 return job
@@ -108,9 +111,22 @@ class Lanes(object):
         lane.breaker.cancel(job.generation)
         self._put(lane, job.ticket)
 
+    def _share(self, now):
+        """Return how many workers a lane may have that has not shown that it moves, None = all it wants.
+
+        Where there are fewer workers than the lanes' own limits add up to, a few receivers that take files and never
+        answer would soon have them all. So a lane gets no more than half of its part before it has answered.
+        """
+        lanes = self.lanes.values()
+        if self.workers is None or len(lanes) < 2 or sum([lane.receiver.workers for lane in lanes]) <= self.workers:
+            return None
+        active = [lane for lane in lanes if lane.busy or lane.due(now) == now]
+        return max(1, self.workers // max(1, len(active)) // 2)
+
     def next_due(self, now):
         """Return when take() may next have something: `now`, a later time, or None: not by time alone."""
-        times = [lane.due(now) for lane in self.lanes.values()]
+        share = self._share(now)
+        times = [lane.due(now) for lane in self.lanes.values() if _within(lane, share)]
         if self._unmoved:
             times.append(max(now, self._unmoved[0][0]))
         times = [time for time in times if time is not None]
@@ -214,3 +230,7 @@ class Lanes(object):
     def unmoved(self):
         """Return how many files were answered and could not be moved so far."""
         return len(self._unmoved)
+
+
+def _within(lane, share):
+    return share is None or lane.moving or lane.busy - lane.riding < share

@@ -48,7 +48,7 @@ class Pool(object):
     def resize(self, size):
         """Have `size` workers; those too many end when they are done with their file."""
         with self._lock:
-            self._size = size
+            self._size = self.lanes.workers = size
             missing = max(0, size - self._living)
             self._living += missing
             self._rouse(self._idle)

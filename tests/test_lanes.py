@@ -354,6 +354,43 @@ def _check_limits(lanes, out):
         assert len([job for job in mine if job.holding]) <= 1
 
 
+# --- fewer workers than the lanes' limits add up to
+
+def test_receivers_that_never_answer_do_not_get_all_the_workers():
+    lanes = filled([receiver('pit-%d' % n, workers=4) for n in range(2)] + [receiver('well', workers=4)], files=20)
+    lanes.workers = 6
+    out, served = [], 0
+    for turn in range(30):  # as workers do: whoever is free takes the next
+        while len(out) < lanes.workers:
+            job = lanes.take(turn)
+            if job is None:
+                break
+            out.append(job)
+        well = [job for job in out if job.ticket.receiver.name == 'well']
+        for job in well:
+            out.remove(job)
+            lanes.settle(job, DONE, turn, 1.0)
+            served += 1
+    assert served == 20
+    assert [lanes.lanes['pit-%d' % n].busy for n in range(2)] == [1, 1]
+
+
+def test_a_lane_that_answers_gets_what_the_others_leave_and_one_that_fails_no_longer():
+    lanes = filled([receiver('a', workers=9), receiver('b', workers=9)], files=30)
+    lanes.workers = 8
+    jobs = {'a': [], 'b': []}
+    for job in take_all(lanes):
+        jobs[job.ticket.receiver.name].append(job)
+    assert (len(jobs['a']), len(jobs['b'])) == (2, 2), 'half of four each'
+    assert lanes.next_due(0) is None, 'and nothing is said to be due'
+    lanes.settle(jobs['a'].pop(), DONE, 0, 1.0)
+    for job in take_all(lanes):
+        jobs[job.ticket.receiver.name].append(job)
+    assert (len(jobs['a']), len(jobs['b'])) == (9, 2)
+    lanes.settle(jobs['a'].pop(), FAILED, 0, 1.0)
+    assert lanes.take(0) is None and lanes.next_due(0) is None
+
+
 # --- several files in one exchange
 
 def riding(lanes, job, most=16, now=0):
