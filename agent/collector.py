@@ -114,6 +114,8 @@ class Collector(object):
             self._folders, self._scan_due = None, 0
 
     def _look_at_heard(self, now, tickets):
+        if not self._heard:
+            return  # at nearly every turn
         spools = dict([(spool.path, spool) for spool in self._spools])
         while self._heard and len(tickets) < SLICE:
             path, name = self._heard.popleft()

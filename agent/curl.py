@@ -19,7 +19,7 @@ from agent.answers import MOST_BODY, AnswerReader, check_early
 from agent.errors import FileChanged, TransportError
 from agent.places import check_proxy, place_of, refused_by_proxy
 from agent.records import Reply
-from agent.rules import Refused
+from agent.resources import usable
 from agent.spool import ANSWERS
 
 MOST_FILES = 16     # in one run
@@ -44,7 +44,7 @@ _COMPLAINT = re.compile(r'curl: \(\d+\) (.*)')
 
 def shake_hands(program, receiver, place):
     """Raise TransportError unless cURL can connect to a place with TLS as `receiver` wants it; nothing is sent."""
-    options = curl_program.handshake(program, receiver, place, files_of(receiver))
+    options = curl_program.handshake(program, receiver, place, _files_of(receiver))
     stdin, feed = compat.pipe()
     try:
         process = compat.start([program.path, '-q', '-K', '-'], stdin, None, curl_program.ENVIRONMENT)
@@ -60,13 +60,9 @@ def shake_hands(program, receiver, place):
             _complaint(said) or 'can\'t connect', process.returncode))
 
 
-def files_of(receiver):
-    """Return tls.files_of(receiver); raises TransportError when they can't be used."""
-    from agent import tls
-    try:
-        return tls.files_of(receiver)
-    except Refused as refused:
-        raise TransportError('credentials', str(refused), hold=True)
+def _files_of(receiver):
+    from agent import tls  # here: the ssl module is slow to load, and plain http needs it not
+    return usable(tls.files_of, receiver)
 
 
 class CurlTransport(object):
@@ -146,7 +142,7 @@ class CurlTransport(object):
                 # It puts the name behind a URL that ends in a slash: what comes after the last slash and backslash.
                 os.symlink(upload, link)
                 upload = link
-            files = files_of(receiver) if place.scheme == 'https' else None
+            files = _files_of(receiver) if place.scheme == 'https' else None
             sections.append(curl_program.options(self._program, parcel, place, credentials, files) + [
                 ('upload-file', curl_program.path_value(upload)), ('dump-header', curl_program.path_value(head)),
                 ('output', curl_program.path_value(body)), ('write-out', told)])

@@ -71,30 +71,13 @@ def put_back(spool, name):
     # agent gives the name to no other file, and one left by a crash it removes when it starts.
     source = '%s/%s/%s' % (spool, ERROR, name)
     first = _collected_as(name, _head(source + REASON))
-    there = _move_free(source, spool, first)
+    there = Spool.move_free(source, spool, first)
     try:
         os.unlink(source + REASON)
     except OSError as error:
         if error.errno not in _NO_REASON:
             raise
     return there
-
-
-def _move_free(source, folder, name):
-    """Move a file into a folder under a name that is free; return it. Raises OSError."""
-    for candidate in Spool.numbered(name):
-        target = folder + '/' + candidate
-        try:
-            os.link(source, target)
-        except OSError as error:
-            # link() refuses a taken name in one step; where it can't be had (others' files, odd file systems), a
-            # check has to do. race: a producer may take the name between the two.
-            if error.errno == errno.EEXIST or os.path.lexists(target):
-                continue
-            os.rename(source, target)
-        else:
-            os.unlink(source)
-        return candidate
 
 
 def _collected_as(name, head):

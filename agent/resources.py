@@ -23,21 +23,21 @@ class Resources(object):
 
     def fields(self, receiver):
         """Return the headers that prove who we are: ((name, value), ...); the same tuple until a file changes."""
-        return _usable(self._credentials.fields, receiver)
+        return usable(self._credentials.fields, receiver)
 
     def context(self, receiver):
         """Return the tls.Context of a receiver; the same one until a file changes."""
         if self._contexts is None:
             from agent import tls
             self._contexts = tls.Contexts()
-        return _usable(self._contexts.get, receiver)
+        return usable(self._contexts.get, receiver)
 
     def proxy(self, receiver, scheme, host, port):
         """Return the proxies.Proxy that a request goes through, or None."""
         if receiver.proxy == 'none':
             return None
         if receiver.proxy == 'env':
-            return _usable(proxies.from_environment, self.environ, scheme, host, port)
+            return usable(proxies.from_environment, self.environ, scheme, host, port)
         return proxies.parse(receiver.proxy)
 
     def bucket(self, receiver):
@@ -54,7 +54,8 @@ class Resources(object):
         return bucket
 
 
-def _usable(get, *args):
+def usable(get, *args):
+    """Return get(*args); what it refuses (rules.Refused) becomes the TransportError that holds the receiver."""
     try:
         return get(*args)
     except Refused as refused:

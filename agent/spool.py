@@ -164,7 +164,7 @@ class Spool(object):
                     os.unlink(self.path + '/' + OWN + '/' + name + '/' + left)
                 os.rmdir(self.path + '/' + OWN + '/' + name)
         for name in self._names_in(DELETED):
-            self._rename_free(self.path + '/' + DELETED + '/' + name, self.path, name)
+            self.move_free(self.path + '/' + DELETED + '/' + name, self.path, name)
 
     def _names_in(self, folder):
         try:
@@ -288,7 +288,7 @@ class Spool(object):
         # race: a producer may have put another file under the name between the check and the rename.
         moved = stamp_of(os.lstat(target))
         if moved[:4] != file.stamp[:4]:  # a rename changes ctime
-            back = self._rename_free(target, self.path, file.name)
+            back = self.move_free(target, self.path, file.name)
             raise FileChanged('was replaced while it was moved: back as %s' % text.shown(back))
 
     def _check(self, source, stamp):
@@ -301,24 +301,23 @@ class Spool(object):
         if stamp_of(status) != stamp:
             raise FileChanged('changed while it was sent')
 
-    def _rename_free(self, source, folder, name):
-        # link() refuses a taken name in one step; where it can't be had, a check has to do.
+    @staticmethod
+    def move_free(source, folder, name):
+        """Move the file `source` (a path) into `folder` under `name`, numbered where that is taken; return the name it
+        has there. Nothing is overwritten. Raises OSError."""
         for candidate in _numbered(name):
             target = folder + '/' + candidate
             try:
                 os.link(source, target)
             except OSError as error:
-                if error.errno == errno.EEXIST or self._taken(target):
+                # link() refuses a taken name in one step; where it can't be had (others' files, odd file systems), a
+                # check has to do. race: a producer may take the name between the two.
+                if error.errno == errno.EEXIST or Spool._taken(target):
                     continue
                 os.rename(source, target)
             else:
                 os.unlink(source)
             return candidate
-
-    @staticmethod
-    def numbered(name):
-        """Yield the names a file may be given: `name`, then `name.1`, `name.2`, ... each short enough."""
-        return _numbered(name)
 
     @staticmethod
     def _taken(path):

@@ -9,7 +9,7 @@ import logging
 from agent import curl_program, places
 from agent.errors import TransportError
 from agent.native import NativeTransport
-from agent.resources import Resources
+from agent.resources import Resources, usable
 from agent.rules import Refused
 
 NATIVE, CURL, AUTO = 'native', 'curl', 'auto'
@@ -133,14 +133,12 @@ class Transports(object):
         """Return the transport for files of `receiver`. Raises TransportError where it can't be had any more."""
         known = self._chosen.get(receiver.name)
         if known is None or known[0] is not receiver:
-            try:
-                chosen = self._native if choose(receiver, self._resources.environ) == NATIVE else self._with_curl()
-            except Refused as refused:
-                raise TransportError('credentials', str(refused), hold=True)
-            known = self._chosen[receiver.name] = receiver, chosen
+            known = self._chosen[receiver.name] = receiver, usable(self._choose, receiver)
         return known[1]
 
-    def _with_curl(self):
+    def _choose(self, receiver):
+        if choose(receiver, self._resources.environ) == NATIVE:
+            return self._native
         if self._curl is None:
             from agent import curl  # here: few need it, and it loads much
             self._curl = curl.CurlTransport(self._resources, curl_program.find(self._resources.environ))

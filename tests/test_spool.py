@@ -334,6 +334,6 @@ def test_a_file_that_can_be_linked_but_not_taken_away_is_linked_once(spool, monk
     def refuse(path):
         raise OSError(errno.EPERM, 'no')
     monkeypatch.setattr(os, 'unlink', refuse)
-    assert failure(spool._rename_free, spool.path + '/a', spool.path, 'b') == errno.EPERM
+    assert failure(spool.move_free, spool.path + '/a', spool.path, 'b') == errno.EPERM
     monkeypatch.undo()
     assert sorted([name for name in os.listdir(spool.path) if name[:1] in 'ab']) == ['a', 'b']
