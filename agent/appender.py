@@ -5,7 +5,7 @@ import os
 import stat
 
 from agent import compat
-from agent.spool import FILE_MODE
+from agent.folders import FILE_MODE
 
 LOOK = 1.0  # seconds between two looks whether the file was rotated
 

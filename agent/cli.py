@@ -155,10 +155,17 @@ def _options(name, common, argv, add=None, words=False):
     return options, rest
 
 
-def _setup(path):
-    """Return (Config, Router) of a configuration file."""
-    from agent import config, router, transports
+def _setup(path, before=None):
+    """Return (Config, Router) of a configuration file, and be the account that it names from then on.
+
+    before: called with the Config while this is still the account that started it.
+    """
+    from agent import config, privileges, router, transports
     loaded = config.load(os.path.abspath(path))
+    if before is not None:
+        before(loaded)
+    privileges.drop(loaded)
+    privileges.protect_secrets(loaded)
     problems = transports.problems(loaded, os.environ)
     if problems:
         raise ConfigError(problems)
@@ -166,27 +173,39 @@ def _setup(path):
     return loaded, router.Router(loaded, plugin, transports.vetting(os.environ))
 
 
-def run(common, argv):
-    """envio run"""
-    options, _ = _options('run', common, argv, lambda parser: parser.add_option('--detach', action='store_true'))
-    if options.detach:
-        raise UsageError('run: --detach is not yet supported: start it in the foreground, from inittab or a supervisor')
-    from agent import engine, logs, wakeup
-    setup = _setup(options.config)
-    log = logs.setup(setup[0], options.loudness)
-    _warn(setup[0], log)
+def _setup_of_owner(path):
+    """Return the Config, and be the account whose agent works on its spools from then on."""
+    from agent import privileges
+    config, _ = _setup(path)
+    privileges.become_owner(config)
+    return config
 
-    def reload():
-        fresh = _setup(options.config)
-        logs.setup(fresh[0], options.loudness)
+
+def run(common, argv):
+    """envio run [--detach]"""
+    options, _ = _options('run', common, argv, lambda parser: parser.add_option(
+        '--detach', action='store_true', default=False))
+    path = os.path.abspath(options.config)
+    from agent import daemon, engine, logs, wakeup
+    process = daemon.Process(options.detach)
+
+    def begin(before=None):
+        fresh = _setup(path, before)
+        log = logs.setup(fresh[0], options.loudness, detached=options.detach)
         _warn(fresh[0], log)
         return fresh
 
+    setup = begin(process.prepare)
     waker = wakeup.Wakeup()
     waker.catch(engine.STOP + (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     try:
-        engine.run(setup, waker, reload=reload)
+        engine.run(setup, waker, reload=begin, ready=lambda: process.ready(setup[0]))
+    except Exception as error:
+        if process.detached:
+            logs.say_end(error)
+        raise
     finally:
+        process.end()
         waker.close()
     return errors.EX_OK
 
@@ -198,7 +217,7 @@ def once(common, argv):
     max_time = _duration(options.max_time)
     setup = _setup(options.config)
     log = logs.setup(setup[0], options.loudness, quiet=True)
-    _warn(setup[0], log)
+    _warn(setup[0], log, often=True)
     watch = progress.Progress(sys.stderr) if sys.stderr.isatty() and options.loudness >= 0 else None
     waker = wakeup.Wakeup()
     waker.catch(engine.STOP + (signal.SIGUSR1, signal.SIGUSR2))
@@ -221,28 +240,35 @@ def _duration(word):
         raise UsageError('once: --max-time: %s' % error)
 
 
-def _warn(config, log):
-    """Say at the start what holds but should be known."""
+def _warn(config, log, often=False):
+    """Say at the start what holds but should be known. often: this start is one of many: not what others may do."""
     from agent import transports
     for level, sentence in transports.warnings(config, os.environ):
         log.log(level, '%s', sentence)
+    for sentence in _others(config):
+        (log.info if often else log.warning)('%s', sentence)
+
+
+def _others(config):
+    """Return sentences about what other accounts can do to this host's files, and this account can't."""
+    from agent import folders, privileges
+    return privileges.warnings(config) + [words for path in config.spool for words in folders.warnings(path)]
 
 
 def check(common, argv):
     """envio check [--connect]"""
     options, _ = _options('check', common, argv, lambda parser: parser.add_option('--connect', action='store_true'))
-    from agent import abilities, transports
-    from agent.spool import Spool
+    from agent import abilities, folders, transports
     config, _ = _setup(options.config)
     problems = []
     for path in config.spool:
         try:
-            Spool(path).check()
+            folders.check(path)
         except AgentError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError(problems)
-    for _, sentence in transports.warnings(config, os.environ):
+    for sentence in [words for _, words in transports.warnings(config, os.environ)] + _others(config):
         if options.loudness >= 0:
             _say(sentence)
     if options.connect:
@@ -313,7 +339,7 @@ def requeue(common, argv):
     options, names = _options('requeue', common, argv, lambda parser: [
         parser.add_option('--all', action='store_true'), parser.add_option('--receiver')], words=True)
     from agent import requeue as page
-    page.requeue(lambda: _setup(options.config)[0], names, options.all, options.receiver, _teller(options))
+    page.requeue(lambda: _setup_of_owner(options.config), names, options.all, options.receiver, _teller(options))
     return errors.EX_OK
 
 
@@ -321,7 +347,7 @@ def flush(common, argv):
     """envio flush [RECEIVER]"""
     options, names = _options('flush', common, argv, words=True)
     from agent import requeue as page
-    page.flush(lambda: _setup(options.config)[0], names, _teller(options))
+    page.flush(lambda: _setup_of_owner(options.config), names, _teller(options))
     return errors.EX_OK
 
 

@@ -10,9 +10,9 @@ import time
 from collections import deque
 
 from agent import compat, rules, text
+from agent.folders import OWN_NAMES
 from agent.lane import MOST_FILES
 from agent.records import SpoolFile, Ticket
-from agent.spool import OWN_NAMES
 
 SLICE = 512      # names looked at between two looks at signals and times
 MOST_HEARD = 65536    # names that wait to be looked at; more, and all are looked at
@@ -183,7 +183,7 @@ class Collector(object):
         stamp, kind = self._look(spool, name)
         if kind:
             if kind != 'gone':
-                self._say(spool.path + '/' + name, 'is %s, not a file: ignored', kind)
+                self._say(spool.path + '/' + name, 'is %s: ignored', kind)
         elif target.receiver is None:
             self.unrouted += 1
             self._say(spool.path + '/' + name, 'stays: %s', target.why)

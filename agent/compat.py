@@ -184,6 +184,15 @@ def _read_folder(folder):
     return names()
 
 
+def init_groups(user, group):
+    """Take the supplementary groups of an account. user: its name; group: a number. Raises OSError."""
+    if hasattr(os, 'initgroups'):
+        os.initgroups(user, group)
+        return
+    import grp  # 2.6 alone
+    os.setgroups([group] + [entry.gr_gid for entry in grp.getgrall() if user in entry.gr_mem])
+
+
 def set_cloexec(fd):
     """Keep the descriptor `fd` from children: Python 2 hands every descriptor on."""
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.fcntl(fd, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)

@@ -21,7 +21,7 @@ _CONTROL = re.compile(b'[\x00-\x08\x0b-\x1f\x7f]')
 _SEMICOLON = re.compile(b'[ \t];')
 _KEY = re.compile(r'([A-Za-z0-9_-]+)[ \t]*=(.*)\Z', re.DOTALL)
 _COLON = re.compile(r'([A-Za-z0-9_-]+)[ \t]*:')
-_SECTION = re.compile(r'\[[ \t]*([^\]]*?)[ \t]*\]\Z')
+_SECTION = re.compile(r'\[([^\]]*)\]\Z')
 _RECEIVER_NAME = re.compile(r'[A-Za-z0-9._-]+\Z')
 _MISSPELT = 0.6  # difflib's likeness from which on a name is taken for a misspelt one
 
@@ -268,13 +268,7 @@ def _value(setting, entry, problems):
             sound = False
     if not sound:
         return None
-    value = tuple(found) if kind.split != settings.ONE else found[0] if found else ''
-    try:
-        settings.works(setting, value, None if setting.default is None else _default(setting))
-    except Refused as refused:
-        problems.add(entry.line, '%s = %s' % (setting.name, entry.parts[0][1]), str(refused))
-        return None
-    return value
+    return tuple(found) if kind.split != settings.ONE else found[0] if found else ''
 
 
 def _items(kind, parts):

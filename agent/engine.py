@@ -13,14 +13,15 @@ import time
 from agent import compat, text
 from agent.collector import Collector
 from agent.delivery import Delivery
-from agent.errors import AgentError
+from agent.errors import AgentError, LockedError, SpoolError
+from agent.folders import OWN
 from agent.inotify import Inotify
 from agent.journal import Journal
 from agent.lanes import Lanes
 from agent.metrics import Metrics
 from agent.records import ACK, GONE, NACK
 from agent.resources import Resources
-from agent.spool import OWN, Spool
+from agent.spool import Spool
 from agent.state import Keeper
 from agent.stats import Stats
 from agent.transports import Transports
@@ -28,17 +29,19 @@ from agent.workers import Pool
 
 LONGEST_TICK = 1.0   # seconds between two looks at deadlines while something is out
 PURGE_EVERY = 3600   # seconds between two looks at the age of sent/
+HOLD_EVERY = 2.0     # seconds between two looks whether the spools' locks are still what they were
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger('envio')
 
 
-def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
+def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None, ready=None):
     """Collect and send: until a signal says stop, or with `once` until everything there is was tried once.
 
     setup: (records.Config, router.Router); wakeup: wakeup.Wakeup that catches the signals; max_time: seconds after
     which nothing new is started, or None; reload: () -> setup, called for SIGHUP, raises AgentError; watch: called
-    with the Agent at each turn, for a progress line; it returns when it wants to be called again.
+    with the Agent at each turn, for a progress line; it returns when it wants to be called again; ready: called once
+    the spools are locked and the workers wait; what it raises ends the agent.
     Returns the Agent as it was at the end, its spools given back.
     """
     agent = Agent(setup, wakeup, once)
@@ -46,6 +49,8 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
         log.info('started: %s: %s', agent.config.path, text.count(len(agent.config.receivers), 'receiver'))
     end = float('inf') if max_time is None else compat.monotonic() + max_time
     try:
+        if ready is not None:
+            ready()
         agent.wait_for_turn(reload)
         while not agent.interrupted:
             agent.collector.work()
@@ -61,6 +66,8 @@ def run(setup, wakeup, once=False, max_time=None, reload=None, watch=None):
         agent.interrupted = agent.interrupted and not agent.finished()
     finally:
         agent.finish()
+    if agent.refused is not None:
+        raise agent.refused
     if not once:
         log.info('stopped')
     return agent
@@ -92,6 +99,9 @@ class Agent(object):
         self._wakeup = wakeup
         self._once = once
         self._purge_due = 0
+        self._hold_due = 0
+        self._unsure = {}           # spool's path -> why its lock could not be looked at, as it was said
+        self.refused = None         # the LockedError that ends this agent
         self.stats = Stats(compat.monotonic())
         self.lanes = Lanes(self.config.receivers, retrying=not once)
         self._keeper = Keeper(self.config.spool, 'once' if once else 'run')
@@ -154,7 +164,7 @@ class Agent(object):
         """Rouse workers for what is due; return when the main thread has something to do next."""
         now = compat.monotonic()
         due = self.pool.rouse()
-        times = [self.collector.due()]
+        times = [self.collector.due(), self._hold_spools(now)]
         deadlines = self.pool.with_lanes(lambda lanes: lanes.busy and lanes.deadlines())
         if deadlines:
             times.append(now + min([LONGEST_TICK] + [deadline / 4.0 for deadline in deadlines]))
@@ -169,6 +179,27 @@ class Agent(object):
 
     def _keep(self, ended=False):
         self._metrics.write(self._keeper.save(self.pool.with_lanes, self.stats, ended))
+
+    def _hold_spools(self, now):
+        """Look whether the spools are still ours alone; return when to look again."""
+        if now < self._hold_due:
+            return self._hold_due
+        self._hold_due = now + HOLD_EVERY
+        for spool in self.spools.values():
+            try:
+                if spool.hold():
+                    log.warning('%s: .envio with the lock was taken away: it is made anew', text.shown(spool.path))
+                if self._unsure.pop(spool.path, None):
+                    log.warning('%s: the lock is held again', text.shown(spool.path))
+            except LockedError as error:
+                log.error('%s: .envio with the lock was taken away, and %s: this one stops', text.shown(spool.path),
+                          error)
+                self.refused, self.interrupted, self._hurried = error, True, True
+            except SpoolError as error:
+                if self._unsure.get(spool.path) != str(error):
+                    log.error('%s', error)
+                self._unsure[spool.path] = str(error)
+        return self._hold_due
 
     def _purge(self, now):
         if self._purge_due <= now:

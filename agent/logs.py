@@ -9,7 +9,7 @@ import syslog
 
 from agent import compat
 from agent.appender import Appender
-from agent.errors import ConfigError
+from agent.errors import AgentError, ConfigError
 
 LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warning': logging.WARNING, 'error': logging.ERROR}
 
@@ -74,11 +74,12 @@ class Syslog(logging.Handler):
         syslog.syslog(priority, compat.writable(self.format(record), sys.stderr))
 
 
-def setup(config=None, loudness=0, quiet=False):
+def setup(config=None, loudness=0, quiet=False, detached=False):
     """Send the agent's log lines where the configuration says; call it again after a reload.
 
     config: records.Config, or None before there is one; loudness: -1 for -q, 0, 1 for -v; quiet: True for commands
-    that are silent unless something is wrong. Raises ConfigError when log_file can't be opened.
+    that are silent unless something is wrong; detached: True where stderr leads nowhere: what the configuration sends
+    nowhere else goes to the system's log. Raises ConfigError when log_file can't be opened.
     """
     logging.raiseExceptions = False
     handlers = []
@@ -88,7 +89,7 @@ def setup(config=None, loudness=0, quiet=False):
         except EnvironmentError as error:
             raise ConfigError(['%s: log_file: can\'t be opened: %s: %s' % (
                 config.path, config.log_file, compat.error_text(error))])
-    if config is not None and config.syslog:
+    if config is not None and config.syslog or detached and not handlers:
         handlers.append(Syslog())
     wanted = LEVELS[config.log_level] if config is not None else logging.INFO
     for handler in handlers:
@@ -104,6 +105,15 @@ def setup(config=None, loudness=0, quiet=False):
     for handler in old:
         handler.close()
     return log
+
+
+def say_end(error):
+    """Log what ends the agent where nobody reads stderr."""
+    log = logging.getLogger('envio')
+    if isinstance(error, AgentError):
+        log.error('%s', error)
+    else:
+        log.critical('internal error: please report this', exc_info=True)
 
 
 def _stderr_level(wanted, loudness, quiet):

@@ -11,9 +11,10 @@ import signal
 import stat
 import time
 
-from agent import compat, state, text
+from agent import compat, folders, state, text
 from agent.errors import AgentError, LockedError, SpoolError, UsageError
-from agent.spool import ERROR, FILE_MODE, OWN, REASON, Spool
+from agent.folders import ERROR, FILE_MODE, OWN, REASON
+from agent.spool import Spool
 
 ALL = '*'  # in what the agent reads at SIGUSR2, for all receivers
 
@@ -44,7 +45,7 @@ def requeue(load, names, everything, receiver, tell):
         raise UsageError('requeue: which files? give names, or --all, or --receiver: see envio --help')
     spools = load().spool
     for path in spools:
-        Spool(path).check()  # also that error/ is ours to change: else a file could be linked, and not taken away
+        folders.check(path)  # also that error/ is ours to change: else a file could be linked, and not taken away
     problems, moved = [], 0
     for path, name in _named(spools, names, problems) if names else _all(spools, receiver, problems):
         try:
@@ -193,7 +194,7 @@ def flush(load, names, tell):
         raise UsageError('flush: takes one RECEIVER, or none for all: see envio --help')
     config, receiver = load(), names[0] if names else None
     for path in config.spool:
-        Spool(path).check()
+        folders.check(path)
     if receiver is not None:
         _check_known(config, receiver)
     before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # while we have a spool, another flush takes us for an agent
@@ -257,7 +258,6 @@ def _forget(path, receiver, tell):
             if receiver in (None, tried.receiver):
                 kept.tried[name] = tried._replace(due=0)
         state.write(path, kept)
-        _give_to_owner(path, state.NAME)
         if os.path.lexists(path + '/' + state.FLUSH):
             os.unlink(path + '/' + state.FLUSH)  # left for an agent that is no more
     except ValueError:
@@ -281,7 +281,6 @@ def _tell(path, receiver):
         finally:
             os.close(fd)
         os.rename(draft, path + '/' + state.FLUSH)
-        _give_to_owner(path, state.FLUSH)
         os.kill(pid, signal.SIGUSR2)
         return pid
     except EnvironmentError as error:
@@ -301,20 +300,8 @@ def _holder(path):
         said = re.match(br'pid ([1-9][0-9]{0,9}) since ', stream.read(100))
     if said is None:
         return None
-    pid, wanted = int(said.group(1)), os.stat(lock)
-    folder = '/proc/%d/fd' % pid
-    for number in os.listdir(folder):
-        try:
-            found = os.stat(folder + '/' + number)
-        except OSError:
-            continue  # closed meanwhile
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return pid
-    return None
-
-
-def _give_to_owner(path, name):
-    """Give a file that root made in .envio/ to whom the folder belongs: the agent may be somebody else."""
-    if os.geteuid() == 0:
-        owner = os.stat(path + '/' + OWN)
-        os.lchown(path + '/' + name, owner.st_uid, owner.st_gid)
+    # Who took the lock, and of which file; an agent that was root's does not let others see what it has open.
+    inode = compat.wire('%d' % os.stat(lock).st_ino)
+    known = re.compile(br'FLOCK .* %s [0-9a-f]+:[0-9a-f]+:%s ' % (said.group(1), inode))
+    with open('/proc/locks', 'rb') as stream:
+        return int(said.group(1)) if known.search(stream.read()) else None

@@ -12,7 +12,6 @@ from collections import namedtuple
 from agent import compat, text
 
 SCHEMES = {'http': 80, 'https': 443}
-NOT_YET = 'not yet supported'
 
 HOST, PATH, QUERY = 'host', 'path', 'query'
 
@@ -25,6 +24,7 @@ Template = namedtuple('Template', (
 ))
 
 # compiled groups are few: 100 in one expression are the most before Python 3.5
+MOST_STARS = 80  # in one pattern; each takes a group
 _MOST_GROUPS = 90
 _ESCAPES = 'aAbBdDfnrsStvwWxZ'
 _GROUP_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*\Z')
@@ -56,6 +56,8 @@ def pattern_source(pattern, group=''):
     rest = compat.byte_string(compat.config_bytes(pattern))
     if '/' in rest:
         raise Refused('a file name has no slash in it')
+    if rest.count('*') > MOST_STARS:
+        raise Refused('more than %d stars' % MOST_STARS)
     if rest.count('{') != rest.count('}'):
         raise Refused('a comma ends a pattern, also between { and }: write each pattern by itself')
     pieces = ['']
@@ -273,4 +275,8 @@ def fill(template, values):
             raise Refused('{%s} in the path is empty or a dot folder' % name)
         url.append(compat.percent(compat.wire(value)))
         url.append(literal)
-    return ''.join(url)
+    url = ''.join(url)
+    if HOST in template.places:
+        # What may stand in a label need not make one with what is beside it: too long, or - at its end.
+        split_authority(re.match('[^/]*//([^/?]*)', url).group(1), 0)
+    return url

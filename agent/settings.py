@@ -9,7 +9,7 @@ import re
 from collections import namedtuple
 
 from agent import compat, proxies, rules
-from agent.rules import NOT_YET, Refused
+from agent.rules import Refused
 
 # where a key may stand
 AGENT = '[agent]'
@@ -17,7 +17,6 @@ RECEIVER = '[receiver:NAME]'
 BOTH = 'both'  # in a receiver's section, and in [agent] as the default of all
 
 ONE, LINES, ITEMS = 'one', 'lines', 'items'  # a single value; a list by line; a list by comma or line
-ANY_VALUE = None
 
 Kind = namedtuple('Kind', (
     'form',   # what a value looks like, for people
@@ -31,7 +30,6 @@ Setting = namedtuple('Setting', (
     'where',    # AGENT, RECEIVER or BOTH
     'kind',     # Kind
     'default',  # as it would stand in the file; None: the key has to be given
-    'works',    # ANY_VALUE, or a tuple of the values beside the default that have an effect so far
     'help',     # one line, for people
 ))
 
@@ -207,72 +205,71 @@ ACCOUNT = Kind('the name of an account', _account, ONE, True)
 USER_NAME = Kind('a user name', _user_name, ONE, True)
 TOKEN = Kind('a word', _token, ONE, False)
 PROXY = Kind('none, env or http://host:port', _proxy, ONE, False)
-LATER = ()  # for Setting.works: only the default has an effect so far
 
 SETTINGS = tuple([Setting(*row) for row in (
     # the agent
-    ('spool', AGENT, PATHS, None, ANY_VALUE, 'folders whose files are sent'),
-    ('workers', AGENT, THREADS, '8', ANY_VALUE, 'threads that send, in all'),
-    ('scan_interval', AGENT, _duration(0.001, _DAY), '5s', ANY_VALUE, 'pause between two looks into the spools'),
-    ('settle', AGENT, LONG, '2s', ANY_VALUE, 'how long a file must be unchanged before it is collected; 0: at once'),
-    ('ignore', AGENT, PATTERNS, '.*, *.tmp, *.part, *.partial, *.filepart, *~, *.reason', ANY_VALUE,
+    ('spool', AGENT, PATHS, None, 'folders whose files are sent'),
+    ('workers', AGENT, THREADS, '8', 'threads that send, in all'),
+    ('scan_interval', AGENT, _duration(0.001, _DAY), '5s', 'pause between two looks into the spools'),
+    ('settle', AGENT, LONG, '2s', 'how long a file must be unchanged before it is collected; 0: at once'),
+    ('ignore', AGENT, PATTERNS, '.*, *.tmp, *.part, *.partial, *.filepart, *~, *.reason',
      'names that are never collected'),
-    ('keep_sent', AGENT, _number(0, 36500), '0', ANY_VALUE, 'days that sent/ is kept; 0: for ever'),
-    ('router', AGENT, PLUGIN, '', ANY_VALUE, 'function asked first where a file goes: a receiver, a URL or None'),
-    ('run_dir', AGENT, PATH, '/var/run/envio', LATER, 'folder of the pid file'),
-    ('log_file', AGENT, PATH, '', ANY_VALUE, 'file the log is appended to; empty: stderr'),
-    ('log_level', AGENT, _choice('debug', 'info', 'warning', 'error'), 'info', ANY_VALUE, 'least weight of a log line'),
-    ('syslog', AGENT, YES_NO, 'no', ANY_VALUE, 'log to syslog'),
-    ('journal', AGENT, PATH, '', ANY_VALUE, 'file that gets one JSON line for each final verdict'),
-    ('metrics', AGENT, PATH, '', ANY_VALUE, 'file of metrics in Prometheus\' text format'),
-    ('stop_grace', AGENT, LONG, '30s', ANY_VALUE, 'how long a stopping agent waits for what is being sent'),
-    ('splay', AGENT, LONG, '0', ANY_VALUE, 'most that a start waits, by chance, so that a fleet does not come at once'),
-    ('user', AGENT, ACCOUNT, '', LATER, 'account to change to when started as root'),
-    ('group', AGENT, ACCOUNT, '', LATER, 'group to change to when started as root'),
+    ('keep_sent', AGENT, _number(0, 36500), '0', 'days that sent/ is kept; 0: for ever'),
+    ('router', AGENT, PLUGIN, '', 'function asked first where a file goes: a receiver, a URL or None'),
+    ('run_dir', AGENT, PATH, '/var/run/envio', 'folder of the pid file'),
+    ('log_file', AGENT, PATH, '', 'file the log is appended to; empty: stderr'),
+    ('log_level', AGENT, _choice('debug', 'info', 'warning', 'error'), 'info', 'least weight of a log line'),
+    ('syslog', AGENT, YES_NO, 'no', 'log to syslog'),
+    ('journal', AGENT, PATH, '', 'file that gets one JSON line for each final verdict'),
+    ('metrics', AGENT, PATH, '', 'file of metrics in Prometheus\' text format'),
+    ('stop_grace', AGENT, LONG, '30s', 'how long a stopping agent waits for what is being sent'),
+    ('splay', AGENT, LONG, '0', 'most that a start waits, by chance, so that a fleet does not come at once'),
+    ('user', AGENT, ACCOUNT, '', 'account to change to when started as root'),
+    ('group', AGENT, ACCOUNT, '', 'group to change to when started as root'),
     # which files, and where they go
-    ('match', RECEIVER, PATTERNS, '', ANY_VALUE, 'patterns of the file names this receiver gets'),
-    ('match_regex', RECEIVER, REGEX, '', ANY_VALUE, 'the same as a regular expression, whose named groups url may use'),
-    ('spool', RECEIVER, PATH, '', ANY_VALUE, 'only files of this spool; empty: of all'),
-    ('url', RECEIVER, URL, None, ANY_VALUE, 'where the file is sent'),
-    ('workers', RECEIVER, THREADS, '4', ANY_VALUE, 'most exchanges with this receiver at once'),
+    ('match', RECEIVER, PATTERNS, '', 'patterns of the file names this receiver gets'),
+    ('match_regex', RECEIVER, REGEX, '', 'the same as a regular expression, whose named groups url may use'),
+    ('spool', RECEIVER, PATH, '', 'only files of this spool; empty: of all'),
+    ('url', RECEIVER, URL, None, 'where the file is sent'),
+    ('workers', RECEIVER, THREADS, '4', 'most exchanges with this receiver at once'),
     # the request
-    ('method', BOTH, METHOD, 'POST', ANY_VALUE, 'request method'),
-    ('content_type', BOTH, MEDIA_TYPE, 'auto', ANY_VALUE, 'media type; auto: by the name\'s extension'),
-    ('body', BOTH, _choice('raw', 'multipart'), 'raw', ANY_VALUE, 'the file as it is, or as the part of a form'),
-    ('multipart_field', BOTH, TOKEN, 'file', ANY_VALUE, 'name of the part when body = multipart'),
-    ('gzip', BOTH, YES_NO, 'no', ANY_VALUE, 'compress the body (Content-Encoding: gzip)'),
-    ('digest', BOTH, YES_NO, 'no', ANY_VALUE, 'send the body\'s SHA-256 (Content-Digest)'),
-    ('headers', BOTH, HEADERS, '', ANY_VALUE, 'further headers'),
-    ('secret_headers_file', BOTH, PATH, '', ANY_VALUE, 'further headers, from a file only its owner can read'),
-    ('username', BOTH, USER_NAME, '', ANY_VALUE, 'user name for Basic authentication'),
-    ('password_file', BOTH, PATH, '', ANY_VALUE, 'file that holds the password'),
-    ('token_file', BOTH, PATH, '', ANY_VALUE, 'file that holds a bearer token'),
-    ('ca_file', BOTH, PATH, '', ANY_VALUE, 'certificates to trust; empty: the system\'s'),
-    ('tls_verify', BOTH, YES_NO, 'yes', ANY_VALUE, 'verify the receiver\'s certificate and name'),
-    ('client_cert', BOTH, PATH, '', ANY_VALUE, 'certificate to show the receiver'),
-    ('client_key', BOTH, PATH, '', ANY_VALUE, 'private key of client_cert'),
-    ('proxy', BOTH, PROXY, 'env', ANY_VALUE, 'none, env (as the environment says) or http://user:password@host:port'),
-    ('transport', BOTH, _choice('native', 'curl', 'auto'), 'auto', ANY_VALUE, 'what does the talking'),
-    ('connect_timeout', BOTH, TIMEOUT, '10s', ANY_VALUE, 'how long connecting may take'),
-    ('read_timeout', BOTH, TIMEOUT, '60s', ANY_VALUE, 'how long the receiver may be silent'),
-    ('deadline', BOTH, TIMEOUT, '5m', ANY_VALUE, 'how long a whole exchange may take'),
-    ('rate_limit', BOTH, SIZE, '0', ANY_VALUE, 'bytes a second; 0: no limit'),
+    ('method', BOTH, METHOD, 'POST', 'request method'),
+    ('content_type', BOTH, MEDIA_TYPE, 'auto', 'media type; auto: by the name\'s extension'),
+    ('body', BOTH, _choice('raw', 'multipart'), 'raw', 'the file as it is, or as the part of a form'),
+    ('multipart_field', BOTH, TOKEN, 'file', 'name of the part when body = multipart'),
+    ('gzip', BOTH, YES_NO, 'no', 'compress the body (Content-Encoding: gzip)'),
+    ('digest', BOTH, YES_NO, 'no', 'send the body\'s SHA-256 (Content-Digest)'),
+    ('headers', BOTH, HEADERS, '', 'further headers'),
+    ('secret_headers_file', BOTH, PATH, '', 'further headers, from a file only its owner can read'),
+    ('username', BOTH, USER_NAME, '', 'user name for Basic authentication'),
+    ('password_file', BOTH, PATH, '', 'file that holds the password'),
+    ('token_file', BOTH, PATH, '', 'file that holds a bearer token'),
+    ('ca_file', BOTH, PATH, '', 'certificates to trust; empty: the system\'s'),
+    ('tls_verify', BOTH, YES_NO, 'yes', 'verify the receiver\'s certificate and name'),
+    ('client_cert', BOTH, PATH, '', 'certificate to show the receiver'),
+    ('client_key', BOTH, PATH, '', 'private key of client_cert'),
+    ('proxy', BOTH, PROXY, 'env', 'none, env (as the environment says) or http://user:password@host:port'),
+    ('transport', BOTH, _choice('native', 'curl', 'auto'), 'auto', 'what does the talking'),
+    ('connect_timeout', BOTH, TIMEOUT, '10s', 'how long connecting may take'),
+    ('read_timeout', BOTH, TIMEOUT, '60s', 'how long the receiver may be silent'),
+    ('deadline', BOTH, TIMEOUT, '5m', 'how long a whole exchange may take'),
+    ('rate_limit', BOTH, SIZE, '0', 'bytes a second; 0: no limit'),
     # what an answer means
-    ('accepted', BOTH, _choice('move', 'delete'), 'move', ANY_VALUE, 'what becomes of an accepted file'),
-    ('ack', BOTH, CODES, '', ANY_VALUE, 'answers that accept the file'),
-    ('nack', BOTH, CODES, '', ANY_VALUE, 'answers that reject the file'),
-    ('retry', BOTH, CODES, '', ANY_VALUE, 'answers after which the file is tried again'),
-    ('hold', BOTH, CODES, '', ANY_VALUE, 'answers after which the receiver is paused'),
-    ('breaker_threshold', BOTH, _number(1, 1000000), '5', ANY_VALUE, 'failures in a row that open the breaker'),
-    ('breaker_pause', BOTH, PAUSE, '5s', ANY_VALUE, 'first pause of an open breaker; each further one doubles'),
-    ('breaker_max_pause', BOTH, PAUSE, '10m', ANY_VALUE, 'longest pause of an open breaker'),
-    ('retry_pause', BOTH, PAUSE, '5s', ANY_VALUE, 'first pause of a failed file; each further one doubles'),
-    ('retry_max_pause', BOTH, PAUSE, '10m', ANY_VALUE, 'longest pause of a failed file'),
-    ('brake', BOTH, COUNT, '10', ANY_VALUE, 'rejections in a row that pause the receiver; 0: never'),
-    ('hold_probe', BOTH, PAUSE, '5m', ANY_VALUE, 'how often a paused receiver is tried'),
-    ('max_attempts', BOTH, COUNT, '0', ANY_VALUE, 'attempts after which a file is given up; 0: never'),
-    ('expire', BOTH, LONG, '0', ANY_VALUE, 'age at which a file is given up; 0: never'),
-    ('follow_redirects', BOTH, YES_NO, 'no', ANY_VALUE, 'follow 307 and 308 on the same origin'),
+    ('accepted', BOTH, _choice('move', 'delete'), 'move', 'what becomes of an accepted file'),
+    ('ack', BOTH, CODES, '', 'answers that accept the file'),
+    ('nack', BOTH, CODES, '', 'answers that reject the file'),
+    ('retry', BOTH, CODES, '', 'answers after which the file is tried again'),
+    ('hold', BOTH, CODES, '', 'answers after which the receiver is paused'),
+    ('breaker_threshold', BOTH, _number(1, 1000000), '5', 'failures in a row that open the breaker'),
+    ('breaker_pause', BOTH, PAUSE, '5s', 'first pause of an open breaker; each further one doubles'),
+    ('breaker_max_pause', BOTH, PAUSE, '10m', 'longest pause of an open breaker'),
+    ('retry_pause', BOTH, PAUSE, '5s', 'first pause of a failed file; each further one doubles'),
+    ('retry_max_pause', BOTH, PAUSE, '10m', 'longest pause of a failed file'),
+    ('brake', BOTH, COUNT, '10', 'rejections in a row that pause the receiver; 0: never'),
+    ('hold_probe', BOTH, PAUSE, '5m', 'how often a paused receiver is tried'),
+    ('max_attempts', BOTH, COUNT, '0', 'attempts after which a file is given up; 0: never'),
+    ('expire', BOTH, LONG, '0', 'age at which a file is given up; 0: never'),
+    ('follow_redirects', BOTH, YES_NO, 'no', 'follow 307 and 308 on the same origin'),
 )])
 
 FOR_AGENT = dict([(s.name, s) for s in SETTINGS if s.where != RECEIVER])
@@ -289,9 +286,3 @@ def shown(kind, text):
     if kind is HEADERS:
         return text.partition(':')[0]
     return re.sub(r'(?s)^((?:.*://)?).*@', r'\1...@', text) if kind is PROXY else text
-
-
-def works(setting, value, default):
-    """Raise Refused when `value` has no effect yet; default: the parsed value of the setting's default."""
-    if setting.works is not ANY_VALUE and value != default and value not in setting.works:
-        raise Refused(NOT_YET)

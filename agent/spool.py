@@ -6,25 +6,18 @@ Called by collector.py, delivery.py and engine.py. Raises SpoolError, LockedErro
 """
 
 import errno
-import fcntl
 import itertools
 import os
 import re
 import stat
 import time
 
-from agent import compat, text
-from agent.errors import FileChanged, LockedError, SpoolError
+from agent import compat, folders, text
+from agent.errors import FileChanged, SpoolError
+from agent.folders import ANSWERS, DELETED, ERROR, FILE_MODE, OWN, OWN_NAMES, REASON, SENT
 from agent.records import Stamp
 
-OWN = '.envio'
-SENT, ERROR, DELETED = 'sent', 'error', OWN + '/deleted'
-OWN_NAMES = (OWN, SENT, ERROR)  # of the spool's top level: never collected, nor spoken of
-REASON = '.reason'
 _DRAFT = 'reason.'
-ANSWERS = 'curl.'  # how folders in which cURL leaves answers begin
-FOLDER_MODE, FILE_MODE = 0o750, 0o640
-
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC
 _LONGEST_NAME = 255  # bytes, on every file system of Linux
@@ -68,7 +61,8 @@ class Spool(object):
         self.identity = ''   # random, kept in .envio/id: makes Idempotency-Keys of two hosts differ
         self._claims = {}    # targets that a worker is about to move a file to
         self._drafts = itertools.count()
-        self._lock = None
+        self._lock = folders.Lock(path)
+        self._wary = False   # others put files here, too
 
     # -- the lock
 
@@ -77,75 +71,50 @@ class Spool(object):
 
         Raises SpoolError when the folder can't be used and LockedError when another agent has it.
         """
-        self.check()
-        try:
-            for name in OWN_NAMES:
-                self._make(name)
-            self._take_lock()
-            self.identity = self._identity()
-        except EnvironmentError as error:
-            raise SpoolError('%s: can\'t be used as a spool: %s' % (self.path, compat.error_text(error)))
+        self._take_lock()
         self._clean_up()
 
-    def check(self):
-        """Raise SpoolError when the folder, or one of the agent's own in it, can't be used; changes nothing."""
-        try:
-            if not stat.S_ISDIR(os.stat(self.path).st_mode):
-                raise SpoolError('%s: is not a folder: set `spool` to one' % self.path)
-        except OSError as error:
-            raise SpoolError('%s: %s: make this folder, or set `spool` to another' % (
-                self.path, compat.error_text(error)))
-        for path in [self.path] + [self.path + '/' + name for name in OWN_NAMES]:
-            if not self._taken(path):
-                continue
-            if path != self.path and not stat.S_ISDIR(os.lstat(path).st_mode):
-                raise SpoolError('%s: is not a folder: move it away, the agent keeps its own things there' % path)
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                # Found out only after the answers, all files would be sent again with each start.
-                raise SpoolError('%s: can\'t be read and written: run as its owner, or chown it' % path)
-
-    def _make(self, name):
-        """Make a folder of our own, and those above it."""
-        try:
-            os.makedirs(self.path + '/' + name, FOLDER_MODE)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
-
     def _take_lock(self):
-        fd = os.open(self.path + '/' + OWN + '/lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC,
-                     FILE_MODE)
-        compat.set_cloexec(fd)
+        folders.check(self.path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in OWN_NAMES:
+                folders.make(self.path + '/' + name)
+            self._lock.take()
+            self._identify()
+            self._wary = folders.shared(self.path)
         except EnvironmentError as error:
-            holder = text.printable(os.read(fd, 200).strip()) or 'unknown'
-            os.close(fd)
-            if compat.error_number(error) in (errno.EAGAIN, errno.EACCES):
-                raise LockedError('%s: another agent has this spool: %s: wait for it or stop it' % (self.path, holder))
-            raise
-        os.ftruncate(fd, 0)
-        os.write(fd, compat.wire('pid %d since %s\n' % (os.getpid(), time.strftime('%Y-%m-%d %H:%M:%S'))))
-        self._lock = fd
+            raise SpoolError('%s: can\'t be used as a spool: %s' % (self.path, compat.error_text(error)))
+
+    def hold(self):
+        """See to it that no other agent can come in while this one works: somebody may have removed .envio with the
+        lock's name. Returns True when it was so, and is mended.
+
+        Raises LockedError when another agent has come in, SpoolError when it can't be mended now.
+        """
+        try:
+            if not self._lock.lost():
+                return False
+        except OSError as error:
+            raise SpoolError('%s: the lock can\'t be looked at: %s' % (self.path, compat.error_text(error)))
+        self._take_lock()
+        return True
 
     def unlock(self):
         """Let another agent have the spool."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
-    def _identity(self):
+    def _identify(self):
         path = self.path + '/' + OWN + '/id'
         try:
             fd = os.open(path, _OPEN_FLAGS)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-            raw = ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
-            self._write_whole(path, compat.wire(raw + '\n'))
-            return raw
+            self.identity = self.identity or ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
+            self._write_whole(path, compat.wire(self.identity + '\n'))
+            return
         try:
-            return text.printable(os.read(fd, 64).strip())
+            self.identity = text.printable(os.read(fd, 64).strip())
         finally:
             os.close(fd)
 
@@ -154,7 +123,7 @@ class Spool(object):
         for name in self._names_in(ERROR):
             path = self.path + '/' + ERROR + '/' + name
             # A rejected file may be called so, too: then it has a reason of its own.
-            if name.endswith(REASON) and not self._taken(path[:-len(REASON)]) and not self._taken(path + REASON):
+            if name.endswith(REASON) and not folders.taken(path[:-len(REASON)]) and not folders.taken(path + REASON):
                 os.unlink(path)
         for name in self._names_in(OWN):
             if name.startswith(_DRAFT):
@@ -189,7 +158,19 @@ class Spool(object):
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 return None, 'gone'
             raise
-        return stamp_of(status), _kind(status.st_mode)
+        return stamp_of(status), _kind(status.st_mode) or self._distrusted(status)
+
+    def _distrusted(self, status):
+        """Say why a regular file may not be sent though it can be read, or ''.
+
+        Who may write here may link to a file that he can't read (old kernels have no fs.protected_hardlinks) and have
+        it sent: one that belongs to us, or any at all when we are root.
+        """
+        me = os.geteuid()
+        theirs = not me and status.st_uid != me
+        if status.st_nlink > 1 and (theirs or self._wary and (not me or status.st_uid == me)):
+            return 'one of %d links to a file that may not be the producer\'s' % status.st_nlink
+        return ''
 
     def open(self, file):
         """Return an OpenFile of the very file that was collected (records.SpoolFile).
@@ -233,8 +214,8 @@ class Spool(object):
         Raises as accept().
         """
         folder = self.path + '/' + ERROR
-        self._make(ERROR)
-        self._make(OWN)
+        folders.make(folder)
+        folders.make(self.path + '/' + OWN)
         target = self._claim(folder, file.name, REASON)
         try:
             draft = '%s/%s/%s%d' % (self.path, OWN, _DRAFT, next(self._drafts))
@@ -258,7 +239,8 @@ class Spool(object):
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
-                self._make(folder)  # race: another worker may have made it meanwhile; the second try tells
+                # race: another worker may have made it meanwhile; the second try tells.
+                folders.make(self.path + '/' + folder)
                 self._rename(file, target)
         finally:
             del self._claims[target]
@@ -274,7 +256,7 @@ class Spool(object):
                 continue
             free = False
             try:
-                free = not self._taken(target) and not (beside and self._taken(target + beside))
+                free = not folders.taken(target) and not (beside and folders.taken(target + beside))
             finally:
                 if not free:
                     del self._claims[target]
@@ -312,22 +294,15 @@ class Spool(object):
             except OSError as error:
                 # link() refuses a taken name in one step; where it can't be had (others' files, odd file systems), a
                 # check has to do. race: a producer may take the name between the two.
-                if error.errno == errno.EEXIST or Spool._taken(target):
-                    continue
-                os.rename(source, target)
+                if error.errno == errno.EEXIST or folders.taken(target):
+                    if not _same(source, target):
+                        continue
+                    os.unlink(source)  # a crash left both names of it
+                else:
+                    os.rename(source, target)
             else:
                 os.unlink(source)
             return candidate
-
-    @staticmethod
-    def _taken(path):
-        try:
-            os.lstat(path)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
-        return True
 
     @staticmethod
     def _write_whole(path, raw):
@@ -363,12 +338,18 @@ class Spool(object):
         return False
 
 
+def _same(path, other):
+    """Return True when both names lead to the same file. Raises OSError."""
+    return os.path.samestat(os.lstat(path), os.lstat(other))
+
+
 def _kind(mode):
-    for is_kind, words in ((stat.S_ISREG, ''), (stat.S_ISDIR, 'a folder'), (stat.S_ISLNK, 'a link'),
-                           (stat.S_ISFIFO, 'a FIFO'), (stat.S_ISSOCK, 'a socket')):
+    for is_kind, words in ((stat.S_ISREG, ''), (stat.S_ISDIR, 'a folder, not a file'),
+                           (stat.S_ISLNK, 'a link, not a file'), (stat.S_ISFIFO, 'a FIFO, not a file'),
+                           (stat.S_ISSOCK, 'a socket, not a file')):
         if is_kind(mode):
             return words
-    return 'a device'
+    return 'a device, not a file'
 
 
 def _numbered(name, room=0):

@@ -14,8 +14,8 @@ import time
 
 from agent import compat, text
 from agent.breaker import CLOSED, HALF_OPEN, OPEN
+from agent.folders import FILE_MODE, OWN
 from agent.records import LaneState, Stamp, Tried
-from agent.spool import FILE_MODE, OWN
 
 NAME = OWN + '/state.json'
 FLUSH = OWN + '/flush'  # what `envio flush` leaves for a running agent

@@ -16,8 +16,8 @@ from collections import namedtuple
 from agent import compat, requeue, rules, state, text
 from agent.breaker import CLOSED, HALF_OPEN, OPEN
 from agent.errors import UsageError
+from agent.folders import OWN, OWN_NAMES
 from agent.records import HOLD
-from agent.spool import OWN, OWN_NAMES
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)  # exit codes, after the Nagios plug-in guidelines
 LEVELS = ('OK', 'WARNING', 'CRITICAL', 'UNKNOWN')

@@ -180,7 +180,6 @@ def test_wrong_usage_is_one_sentence_and_2(host, words, sentence):
 @pytest.mark.parametrize('words, part', [
     (['-c'], '-c option requires '), (['once', '-c'], 'once: -c option requires '),
     (['once', '--max-time'], 'once: --max-time option requires '), (['--frob', 'once'], 'no such option: --frob'),
-    (['run', '--detach'], 'run: --detach is not yet supported: '),
     (['receiver', '--port', 'x'], 'receiver: option --port: invalid integer value: '),
     (['receiver', '--answer', 'foo'], '--answer: '),
 ])

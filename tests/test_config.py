@@ -307,13 +307,6 @@ def test_a_bracket_or_brace_cut_in_two_by_a_comma_is_said():
                          '5: match = y}: a comma ends a pattern, also between { and }: write each pattern by itself']
 
 
-@pytest.mark.parametrize('line', [
-    'run_dir = /run', 'user = nobody', 'group = nogroup',
-])
-def test_what_has_no_effect_yet_is_refused_and_not_ignored(line):
-    assert problem(with_agent(line)) == '3: %s: not yet supported' % line
-
-
 @pytest.mark.parametrize('line, value', [
     ('gzip = yes', True), ('digest = yes', True), ('body = multipart', 'multipart'), ('multipart_field = f', 'f'),
     ('secret_headers_file = /f', '/f'), ('token_file = /f', '/f'), ('ca_file = /f', '/f'), ('tls_verify = no', False),

@@ -11,10 +11,11 @@ from tests.conftest import ROOT
 ROWS = (
     'compat errors records text',
     'rules certificates proxies settings config router classify backoff breaker lane lanes',  # pure
-    'wakeup inotify spool appender logs request bodies reasons answers credentials streams tls ratelimit '
+    'wakeup inotify folders spool appender logs request bodies reasons answers credentials streams tls ratelimit '
     'resources places curl_program native curl transports',                                # input and output
     'collector delivery stats state journal metrics workers engine',
-    'abilities probe progress summary requeue status listing receiver_rules receiver_tls receiver demo cli',
+    'privileges daemon abilities probe progress summary requeue status listing receiver_rules receiver_tls receiver '
+    'demo cli',
     '__main__',
 )
 ORDER = ' '.join(ROWS).split()

@@ -333,19 +333,6 @@ def test_flush_never_signals_a_process_that_has_not_the_lock(host, monkeypatch):
     agent.unlock()
 
 
-def test_flush_of_root_leaves_the_state_to_the_agents_account(host):
-    if os.getuid() != 0:
-        pytest.skip('this is not root')
-    host.keep()
-    os.chown(host.spool + '/.envio', nobody.NOBODY, nobody.NOBODY)
-    assert host.run('flush')[0] == 0
-    assert os.stat(host.spool + '/.envio/state.json').st_uid == nobody.NOBODY
-    process = start_agent(host)
-    assert host.run('flush')[0] == 0
-    assert os.stat(host.spool + '/.envio/flush').st_uid == nobody.NOBODY
-    process.wait()
-
-
 def test_flush_survives_the_flush_that_takes_it_for_an_agent(host, monkeypatch):
     host.keep()
     before, read = signal.getsignal(signal.SIGUSR2), state.read

@@ -70,7 +70,7 @@ def test_a_lock_file_left_by_a_crash_is_no_lock(tmpdir):
 
 
 def test_the_lock_is_not_inherited(spool):
-    assert fcntl.fcntl(spool._lock, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert fcntl.fcntl(spool._lock._fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
 
 
 @pytest.mark.parametrize('prepare, words', [
@@ -131,7 +131,7 @@ def test_looking_tells_a_file_from_everything_else(spool):
     os.symlink('file', spool.path + '/link')
     os.mkfifo(spool.path + '/fifo')
     kinds = [spool.look(name)[1] for name in ('file', 'dir', 'link', 'fifo', 'none')]
-    assert kinds == ['', 'a folder', 'a link', 'a FIFO', 'gone']
+    assert kinds == ['', 'a folder, not a file', 'a link, not a file', 'a FIFO, not a file', 'gone']
     assert spool.look('file')[0].size == 0
 
 
