@@ -4,22 +4,20 @@ main() is what bin/envio, `python -m agent` and the installed `envio` call. Modu
 imported by the command that does.
 """
 
-import errno
 import optparse
 import os
 import signal
 import sys
 
-from agent import compat, errors, text
+from agent import console, errors, text
 from agent.errors import AgentError, ConfigError, UsageError
 
 DEFAULT_CONFIG = '/etc/envio/envio.conf'
-LATER = ('send',)
 
 HELP = """\
 usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
 
-  run                  collect and send until SIGTERM (SIGHUP: reload, SIGUSR1: state to the log)
+  run [--detach]       collect and send until SIGTERM (SIGHUP: reload, SIGUSR1: state to the log)
   once [--max-time D]  one pass over what is there, for cron
   check [--connect]    validate the configuration; --connect: reach every receiver, sending nothing
   route NAME...        which receiver and URL a name gets, and why
@@ -27,6 +25,7 @@ usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
   list [--json]        the waiting files: receiver, age, attempts, next try, last answer
   requeue [NAME...] [--all] [--receiver R]   rejected files back into the spool
   flush [RECEIVER]     forget pauses: try now
+  send FILE... [--to RECEIVER]   send these now, wherever they are; they stay there
   receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls | --cert FILE [--key FILE]]
                        a small receiver for trying things out; --tls: https, with a certificate made for it
   demo                 the whole thing in a temporary folder
@@ -48,64 +47,23 @@ class _Parser(optparse.OptionParser):
 
 def main(argv=None):
     """Run the command line `argv` (default: the process's) and return the exit code."""
-    _fill_streams()
+    console.fill_streams()
     try:
         return _command(sys.argv[1:] if argv is None else argv)
     except AgentError as error:
         for line in error.problems:
-            _say(line)
+            console.say(line)
         return error.exit_code
-    except _ReaderGone:
+    except console.ReaderGone:
         return errors.EX_OK
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
         import traceback
-        _write(sys.stderr, traceback.format_exc())
-        _say('internal error: %s: %s: please report this with the lines above' % (error.__class__.__name__, error))
+        console.write(sys.stderr, traceback.format_exc())
+        console.say('internal error: %s: %s: please report this with the lines above' % (
+            error.__class__.__name__, error))
         return errors.EX_SOFTWARE
-
-
-class _ReaderGone(Exception):
-    """Nobody reads our output any more: no fault of anybody's."""
-
-
-def _fill_streams():
-    """Put /dev/null where the caller closed a standard stream: else the next file opened, such as the lock, would be
-    taken for it, and log lines written there."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
-    sys.stdout = sys.stdout or open(os.devnull, 'w')
-    sys.stderr = sys.stderr or open(os.devnull, 'w')
-
-
-def _print(words):
-    """Write to stdout. Raises AgentError when that can't be done."""
-    error = _write(sys.stdout, words)
-    if error is None:
-        return
-    if compat.error_number(error) == errno.EPIPE:
-        raise _ReaderGone
-    raise AgentError('standard output: can\'t be written: %s' % compat.error_text(error))
-
-
-def _say(line):
-    _write(sys.stderr, 'envio: %s\n' % text.printable(compat.config_bytes(line), 10000))
-
-
-def _write(stream, words):
-    """Write and flush; return the error that came of it, or None."""
-    try:
-        stream.write(compat.writable(words, stream))
-        stream.flush()
-    except EnvironmentError as error:
-        # What is left in the buffer would fail again when Python ends, and change the exit code.
-        number = {sys.stdout: 1, sys.stderr: 2}[stream]
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-        return error
 
 
 def _command(argv):
@@ -114,11 +72,9 @@ def _command(argv):
         return version(options, [])
     wants_help = options.help or words[:1] == ['help'] or set(words[1:]) & set(['-h', '--help'])
     if wants_help or not words:
-        _print(HELP)
+        console.show(HELP)
         return errors.EX_OK if wants_help else errors.EX_USAGE
     name, rest = words[0], words[1:]
-    if name in LATER:
-        raise UsageError('%s: not yet supported: see envio --help for the commands there are' % name)
     if name not in COMMANDS:
         raise UsageError('%s: no such command: see envio --help' % name)
     os.umask(0o027)
@@ -270,13 +226,13 @@ def check(common, argv):
         raise ConfigError(problems)
     for sentence in [words for _, words in transports.warnings(config, os.environ)] + _others(config):
         if options.loudness >= 0:
-            _say(sentence)
+            console.say(sentence)
     if options.connect:
         _connect(config, options.loudness)
     if options.loudness >= 0:
-        _print('%s: ok: %s, %s\n' % (config.path, text.count(len(config.spool), 'spool'),
-                                     text.count(len(config.receivers), 'receiver')))
-        _print(abilities.https(os.environ) + '\n')
+        console.show('%s: ok: %s, %s\n' % (config.path, text.count(len(config.spool), 'spool'),
+                                           text.count(len(config.receivers), 'receiver')))
+        console.show(abilities.https(os.environ) + '\n')
     return errors.EX_OK
 
 
@@ -289,7 +245,7 @@ def _connect(config, loudness):
         if not good:
             problems.append('%s: %s' % (receiver.name, found))
         elif loudness >= 0:
-            _print('%s: %s\n' % (receiver.name, found))
+            console.show('%s: %s\n' % (receiver.name, found))
     if problems:
         raise ConfigError(problems)
 
@@ -314,7 +270,7 @@ def route(common, argv):
             answer = 'no receiver: %s' % target.why
         else:
             answer = '%s %s (%s)' % (target.receiver.name, target.url, target.why)
-        _print('%s: %s\n' % (text.shown(name), answer))
+        console.show('%s: %s\n' % (text.shown(name), answer))
     return code
 
 
@@ -323,14 +279,14 @@ def status(common, argv):
     options, _ = _options('status', common, argv, lambda parser: [
         parser.add_option(flag, action='store_true') for flag in ('--json', '--watch')])
     from agent import status as page
-    return page.status(lambda: _setup(options.config), options.json, options.watch, _print)
+    return page.status(lambda: _setup(options.config), options.json, options.watch, console.show)
 
 
 def list_files(common, argv):
     """envio list [--json]"""
     options, _ = _options('list', common, argv, lambda parser: parser.add_option('--json', action='store_true'))
     from agent import listing
-    listing.list_files(_setup(options.config), options.json, _print, _say)
+    listing.list_files(_setup(options.config), options.json, console.show, console.say)
     return errors.EX_OK
 
 
@@ -352,7 +308,25 @@ def flush(common, argv):
 
 
 def _teller(options):
-    return (lambda line: _print(line + '\n')) if options.loudness >= 0 else (lambda line: None)
+    return (lambda line: console.show(line + '\n')) if options.loudness >= 0 else (lambda line: None)
+
+
+def send(common, argv):
+    """envio send FILE... [--to RECEIVER]"""
+    options, words = _options('send', common, argv, lambda parser: parser.add_option('--to', metavar='RECEIVER'),
+                              words=True)
+    if not words:
+        raise UsageError('send: which FILE? see envio --help')
+    from agent import engine, logs, sending, wakeup
+    words = [os.path.abspath(word) for word in words]
+    setup = _setup(options.config)
+    logs.setup(None, options.loudness, quiet=True)
+    waker = wakeup.Wakeup()
+    waker.catch(engine.STOP)
+    try:
+        return sending.send(setup, words, options.to, waker, _teller(options), console.say)
+    finally:
+        waker.close()
 
 
 def receiver(common, argv):
@@ -385,9 +359,9 @@ def version(common, argv):
     """envio version"""
     _options('version', common, argv)
     from agent import abilities
-    _print(''.join(['%s\n' % line for line in abilities.lines(os.environ)]))
+    console.show(''.join(['%s\n' % line for line in abilities.lines(os.environ)]))
     return errors.EX_OK
 
 
 COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'status': status, 'list': list_files,
-            'requeue': requeue, 'flush': flush, 'receiver': receiver, 'demo': demo, 'version': version}
+            'requeue': requeue, 'flush': flush, 'send': send, 'receiver': receiver, 'demo': demo, 'version': version}

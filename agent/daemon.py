@@ -34,7 +34,9 @@ class Process(object):
         self._pid_file = None
 
     def prepare(self, config):
-        """Make run_dir for the account that `user` names, while this is still root."""
+        """Make run_dir for the account that `user` names, while this is still root; only --detach needs it."""
+        if not self.detached:
+            return
         try:
             os.makedirs(config.run_dir, FOLDER_MODE)
             os.chmod(config.run_dir, FOLDER_MODE)  # whatever the umask
@@ -58,7 +60,7 @@ class Process(object):
             sentence = '%s: run_dir: %s can\'t be written: %s' % (config.path, text.shown(path), why)
             if self.detached:
                 raise ConfigError([sentence])
-            log.info('%s', sentence)
+            log.debug('%s', sentence)
         if self._waiting is not None:
             self._let_go()
 

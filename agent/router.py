@@ -51,6 +51,13 @@ class Router(object):
                 return target
         return self._nobody
 
+    def to(self, receiver, name):
+        """Return the Target of the file `name` at the receiver of this name, whatever its rules say of the file."""
+        rule = self._by_name.get(receiver)
+        if rule is None:
+            return Target(None, None, 'there is no [receiver:%s]' % text.shown(receiver))
+        return rule.chosen(rules.name_key(name), '[receiver:%s]' % receiver)
+
     def _ask(self, name):
         """Return the Target the router function chooses for a name, or None when it has no opinion."""
         try:

@@ -162,7 +162,6 @@ def host(tmpdir, capsys, monkeypatch):
 
 @pytest.mark.parametrize('words, sentence', [
     (['frob'], 'frob: no such command: see envio --help'),
-    (['send'], 'send: not yet supported: see envio --help for the commands there are'),
     (['once', '--frob'], 'once: no such option: --frob: see envio --help'),
     (['once', 'x'], "once: takes no 'x': see envio --help"),
     (['version', 'x'], "version: takes no 'x': see envio --help"),

@@ -169,7 +169,7 @@ def test_the_pid_file_is_no_way_to_another_file(host):
 def test_without_a_pid_file_in_the_foreground_it_works_all_the_same(host):
     open(host.run_dir, 'w').close()
     host.configure((NOWHERE, ''), agent='run_dir = %s\n' % host.run_dir)
-    agent = host.start('run')
+    agent = host.start('run', '-v')
     agent.hears('run_dir: %s/%s can\'t be written' % (host.run_dir, PID_FILE))
     agent.signal(signal.SIGTERM)
     assert agent.end()[0] == 0
