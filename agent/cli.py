@@ -23,6 +23,7 @@ usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
   route NAME...        which receiver and URL a name gets, and why
   status [--json] [--watch]   receivers and what waits for them; exit codes as Nagios has them: 0, 1, 2, 3
   list [--json]        the waiting files: receiver, age, attempts, next try, last answer
+  report --html FILE   a page: receivers, what was sent by the hour, rejected with reasons, oldest waiting
   requeue [NAME...] [--all] [--receiver R]   rejected files back into the spool
   flush [RECEIVER]     forget pauses: try now
   send FILE... [--to RECEIVER]   send these now, wherever they are; they stay there
@@ -290,6 +291,18 @@ def list_files(common, argv):
     return errors.EX_OK
 
 
+def report(common, argv):
+    """envio report --html FILE"""
+    options, _ = _options('report', common, argv, lambda parser: parser.add_option('--html', metavar='FILE'))
+    if not options.html:
+        raise UsageError('report: needs --html FILE, - for standard output: see envio --help')
+    path = options.html if options.html == '-' else os.path.abspath(options.html)
+    import time
+    from agent import report as page
+    console.show(page.write(_setup(options.config), path, time.time()))
+    return errors.EX_OK
+
+
 def requeue(common, argv):
     """envio requeue [NAME...] [--all] [--receiver R]"""
     options, names = _options('requeue', common, argv, lambda parser: [
@@ -364,4 +377,5 @@ def version(common, argv):
 
 
 COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'status': status, 'list': list_files,
-            'requeue': requeue, 'flush': flush, 'send': send, 'receiver': receiver, 'demo': demo, 'version': version}
+            'report': report, 'requeue': requeue, 'flush': flush, 'send': send, 'receiver': receiver, 'demo': demo,
+            'version': version}

@@ -71,7 +71,7 @@ def put_back(spool, name):
     # that take one away the second finds nothing. The file goes before its reason: as long as that is there, the
     # agent gives the name to no other file, and one left by a crash it removes when it starts.
     source = '%s/%s/%s' % (spool, ERROR, name)
-    first = _collected_as(name, _head(source + REASON))
+    first = _collected_as(name, reason_fields(source + REASON))
     there = Spool.move_free(source, spool, first)
     try:
         os.unlink(source + REASON)
@@ -129,7 +129,7 @@ def _all(spools, receiver, problems):
 
 def _rejected_by(spool, name, problems):
     try:
-        return _head('%s/%s/%s%s' % (spool, ERROR, name, REASON)).get(b'Receiver')
+        return reason_fields('%s/%s/%s%s' % (spool, ERROR, name, REASON)).get(b'Receiver')
     except EnvironmentError as error:
         problems.append('%s: its reason file can\'t be read: %s' % (text.shown(name), compat.error_text(error)))
 
@@ -162,7 +162,7 @@ def _same_folder(one, other):
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _head(path):
+def reason_fields(path):
     """Return {name: value}, bytes, of a reason file's fields, those it has first; {} when there is none. Raises
     OSError."""
     try:

@@ -14,8 +14,8 @@ ROWS = (
     'wakeup inotify folders spool appender logs request bodies reasons answers credentials streams tls ratelimit '
     'resources places curl_program native curl transports',                                # input and output
     'collector delivery stats state journal metrics workers engine',
-    'console privileges daemon abilities probe progress summary requeue sending status listing receiver_rules '
-    'receiver_tls receiver demo cli',
+    'console privileges daemon abilities probe progress summary requeue sending status listing report '
+    'receiver_rules receiver_tls receiver demo cli',
     '__main__',
 )
 ORDER = ' '.join(ROWS).split()
