@@ -14,8 +14,11 @@ MOST_HEAD = 65536   # bytes of status lines and headers, those of interim answer
 MOST_BODY = 65536   # bytes of a body that are read; a longer one costs the connection
 PIECE = 65536       # bytes asked for in one recv
 
-_STATUS_LINE = re.compile(br'HTTP/1\.([01])[ \t]+([1-5]\d\d)(?:[ \t]+(.*?))?[ \t]*\Z', re.DOTALL)
-_HEADER = re.compile(br'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*?)[ \t]*\Z', re.DOTALL)
+_BLANKS = b' \t'
+
+# Blanks at an end are for strip(): an expression would try each of 64 KB of them against all the others.
+_STATUS_LINE = re.compile(br'HTTP/1\.([01])[ \t]+([1-5]\d\d)(?:[ \t](.*))?\Z', re.DOTALL)
+_HEADER = re.compile(br'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)\Z', re.DOTALL)
 _LENGTHS = re.compile(br'[0-9]+(?:[ \t]*,[ \t]*[0-9]+)*\Z')  # RFC 9112 6.3: anything else is no length
 _SIZE = re.compile(br'[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?\Z', re.DOTALL)
 
@@ -84,7 +87,7 @@ class AnswerReader(object):
         minor, status, reason = found.groups()
         if status == b'101':
             raise TransportError('protocol', 'the answer switches protocols, which nobody asked for', True)
-        return int(minor), int(status), compat.byte_string(reason or b''), self._headers()
+        return int(minor), int(status), compat.byte_string((reason or b'').strip(_BLANKS)), self._headers()
 
     def read(self, head=None):
         """Return the Reply to the request that was sent; interim answers are passed over. Raises as head().
@@ -135,17 +138,19 @@ class AnswerReader(object):
             line = self._line()
             if not line:
                 return tuple(headers)
-            if line[:1] in (b' ', b'\t') and headers:  # folded (RFC 9112 5.2): the line before goes on
+            if line[:1] in (b' ', b'\t') and headers and b'\0' not in line:
+                # folded (RFC 9112 5.2): the line before goes on
                 name, value = headers[-1]
-                headers[-1] = name, (value + ' ' + compat.byte_string(line.strip())).strip()
+                headers[-1] = name, (value + ' ' + compat.byte_string(line.strip(_BLANKS))).strip(' ')
                 continue
             found = _HEADER.match(line)
+            value = found.group(2).strip(_BLANKS) if found else b''
             if b':' not in line or b'\0' in line or found and found.group(1).lower() == b'content-length' \
-                    and not _LENGTHS.match(found.group(2)):
+                    and not _LENGTHS.match(value):
                 # Current cURL gives up on these, too, so that both transports come to the same verdict.
                 raise TransportError('protocol', 'the answer\'s head holds %r' % (line[:40],), True)
             if found:  # another name than a header's has no meaning: passed over
-                headers.append((compat.byte_string(found.group(1)).lower(), compat.byte_string(found.group(2))))
+                headers.append((compat.byte_string(found.group(1)).lower(), compat.byte_string(value)))
 
     def _body(self, status, headers):
         """Return (body, framed): framed is True when its end was seen and all of it was read."""
@@ -161,7 +166,7 @@ class AnswerReader(object):
         if not lengths:
             return self._until_closed(), False
         length = lengths.pop()
-        if lengths or len(length) > 18:
+        if lengths or len(length) > 18 or not _LENGTHS.match(compat.wire(length)):  # folded, it was not looked at
             return b'', False
         wanted = min(int(length), MOST_BODY)
         return self._take(wanted), wanted == int(length)
@@ -216,7 +221,8 @@ def _values(headers, wanted):
     members = []
     for name, value in headers:
         if name == wanted:
-            members.extend([member.strip() for member in value.split(',') if member.strip()])
+            # Of these blanks alone: strip() of Python 3 takes more than that of 2.
+            members.extend([member for member in [part.strip(' \t') for part in value.split(',')] if member])
     return members
 
 

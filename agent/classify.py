@@ -3,6 +3,8 @@
 Pure: the wall time is an argument. Called by delivery.py. Raises nothing.
 """
 
+import re
+
 from agent import text
 from agent.records import ACK, FILE, HOLD, HOST, NACK, RECEIVER, RETRY, Outcome
 
@@ -68,9 +70,9 @@ def retry_after(headers, wall):
     headers: as in records.Reply; wall: seconds since 1970. Both forms of RFC 9110 10.2.3; a date is measured
     against the answer's own Date where it has one, so that a wrong clock on either side does no harm.
     """
-    value = header(headers, 'retry-after').strip()
-    if value.isdigit():
-        return min(int(value), LONGEST_RETRY_AFTER)
+    value = header(headers, 'retry-after').strip(' \t')
+    if re.match(r'[0-9]+\Z', value):  # isdigit() is true of others, and int() refuses thousands of them
+        return min(int(value.lstrip('0')[:9] or 0), LONGEST_RETRY_AFTER)
     until = _date(value)
     if until is None:
         return None

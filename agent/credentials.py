@@ -10,8 +10,8 @@ import re
 import stat
 
 from agent import compat, settings, text
+from agent.moves import stamp_of
 from agent.rules import Refused
-from agent.spool import stamp_of
 
 MOST = 65536  # bytes of such a file
 

@@ -7,6 +7,7 @@ another thread. Raises TransportError, FileChanged.
 """
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -17,10 +18,10 @@ from collections import namedtuple
 from agent import bodies, compat, curl_program, text
 from agent.answers import MOST_BODY, AnswerReader, check_early
 from agent.errors import FileChanged, TransportError
+from agent.folders import ANSWERS
 from agent.places import check_proxy, place_of, refused_by_proxy
 from agent.records import Reply
 from agent.resources import usable
-from agent.spool import ANSWERS
 
 MOST_FILES = 16     # in one run
 GRACE = 1.0         # seconds that cURL has to end by itself at the deadline, and to write down what it has
@@ -38,7 +39,7 @@ _TIMED_OUT = 28
 # How one transfer ended. code: cURL's exit code; sent: bytes of the body; connected: seconds it took, 0 = never.
 _Report = namedtuple('_Report', 'code sent connected message')
 
-_REPORT = re.compile(r'@(\d+) ([0-9.,]+) (\d*) ?(.*)\Z')
+_REPORT = re.compile(r'@([0-9]{1,20}) ([0-9]{1,9}(?:[.,][0-9]{0,9})?) ([0-9]{0,3})(?![0-9]) ?(.*)\Z')
 _COMPLAINT = re.compile(r'curl: \(\d+\) (.*)')
 
 
@@ -171,8 +172,16 @@ class CurlTransport(object):
         """Start cURL; return the descriptor from which its reports can be read."""
         self._ended = None
         reading, writing = compat.pipe()
-        stdin, feed = compat.pipe()
         try:
+            stdin, feed = compat.pipe()
+        except Exception:
+            # Where descriptors are what is short, none may be lost.
+            os.close(reading)
+            os.close(writing)
+            raise
+        try:
+            # All of it before there is a cURL, where it finds room: one that outlived us would act on half of it.
+            rest = _filled(feed, configuration)
             # The shell sets the one bound for answers of unknown length that none of cURL's options sets.
             process = compat.start(
                 ['/bin/sh', '-c', 'ulimit -f %d; exec "$0" -q -K -' % BLOCKS, self._program.path], stdin, writing,
@@ -187,7 +196,7 @@ class CurlTransport(object):
         self._receiver, self._process = receiver, process
         self._deadline = self._clock() + receiver.deadline + GRACE
         try:
-            _write(feed, configuration)
+            _write(feed, rest)
         finally:
             os.close(feed)
         return reading
@@ -337,6 +346,20 @@ def _complaint(said):
     """Return what cURL says of a failure, by its lines."""
     found = [match.group(1) for match in [_COMPLAINT.match(line) for line in said] if match]
     return text.printable(compat.config_bytes(found[-1])) if found else ''
+
+
+def _filled(feed, raw):
+    """Write what a pipe takes at once; return the rest."""
+    flags = fcntl.fcntl(feed, fcntl.F_GETFL)
+    compat.set_nonblocking(feed)
+    try:
+        return raw[compat.retry_interrupted(os.write, feed, raw):]
+    except EnvironmentError as error:
+        if compat.error_number(error) != errno.EAGAIN:
+            raise
+        return raw
+    finally:
+        fcntl.fcntl(feed, fcntl.F_SETFL, flags)
 
 
 def _write(feed, raw):

@@ -56,7 +56,7 @@ def find(environ):
 
 def _probe(path):
     said = _ask(path, '-V')
-    found = re.match(r'curl (\d+)\.(\d+)(?:\.(\d+))?', said)
+    found = re.match(r'curl ([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?', said)
     if not found:
         raise Refused('%s does not say its version' % text.shown(path))
     version = tuple([int(part or 0) for part in found.groups()])

@@ -167,8 +167,11 @@ def _redirect(url, reply):
     place = classify.header(reply.headers, 'location')
     if reply.status not in REDIRECTS or not place:
         return None
-    target = compat.urljoin(url, place).split('#')[0]
-    here, there = compat.urlsplit(url), compat.urlsplit(target)
+    try:
+        target = compat.urljoin(url, place).split('#')[0]
+        here, there = compat.urlsplit(url), compat.urlsplit(target)
+    except ValueError:  # no URL
+        return None
     if (here.scheme, here.netloc) != (there.scheme, there.netloc) or not request.usable_target(target):
         return None
     return target

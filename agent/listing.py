@@ -8,7 +8,7 @@ import time
 
 from agent import compat, state, text
 from agent.errors import SpoolError
-from agent.spool import stamp_of
+from agent.moves import stamp_of
 from agent.status import standing, unread, waiting_files, waits_since
 
 _CHUNK = 1000  # files drawn at once

@@ -32,7 +32,7 @@ def compose(ticket, outcome, key, config_path, wall, given_up='', lies_as=None):
         lines.append(('Possibly-Delivered', 'yes: it was sent whole, and no answer came'))
     lines += [
         ('Requeue', 'envio -c %s requeue %s' % (
-            text.shell_word(config_path) or text.shown(config_path), _operand(lies_as or name))),
+            text.shell_word(config_path) or text.shell_word(text.shown(config_path)), _operand(lies_as or name))),
     ]
     head = ''.join(['%s: %s\n' % line for line in lines])
     shown = text.printable(body.replace(b'\r\n', b'\n'), MOST_SHOWN, '\n\t')

@@ -35,6 +35,8 @@ class Rule(object):
 
     def __init__(self, pattern, answer):
         """pattern: a shell pattern on the file name, or with a / in it on the path. Raises rules.Refused."""
+        if pattern.count('*') > rules.MOST_STARS:
+            raise rules.Refused('more than %d stars' % rules.MOST_STARS)
         parts = [rules.pattern_source(part, 'p%d' % number) for number, part in enumerate(pattern.split('/'))]
         self._matches = re.compile('(?:%s)\\Z' % '/'.join(parts), re.DOTALL).match
         self._on_path = '/' in pattern

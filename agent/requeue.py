@@ -11,7 +11,7 @@ import signal
 import stat
 import time
 
-from agent import compat, folders, state, text
+from agent import compat, folders, moves, state, text
 from agent.errors import AgentError, LockedError, SpoolError, UsageError
 from agent.folders import ERROR, FILE_MODE, OWN, REASON
 from agent.spool import Spool
@@ -72,7 +72,7 @@ def put_back(spool, name):
     # agent gives the name to no other file, and one left by a crash it removes when it starts.
     source = '%s/%s/%s' % (spool, ERROR, name)
     first = _collected_as(name, reason_fields(source + REASON))
-    there = Spool.move_free(source, spool, first)
+    there = moves.move_free(source, spool, first)
     try:
         os.unlink(source + REASON)
     except OSError as error:

@@ -12,9 +12,10 @@ from agent.delivery import Delivery
 from agent.errors import FileChanged, UsageError
 from agent.folders import OWN
 from agent.lanes import Lanes
+from agent.moves import stamp_of
 from agent.records import ACK, NACK, SpoolFile, Ticket
 from agent.resources import Resources
-from agent.spool import OpenFile, stamp_of
+from agent.spool import OpenFile
 from agent.transports import Transports
 from agent.workers import Pool
 

@@ -12,15 +12,13 @@ import re
 import stat
 import time
 
-from agent import compat, folders, text
+from agent import compat, folders, leftovers, moves, text
 from agent.errors import FileChanged, SpoolError
-from agent.folders import ANSWERS, DELETED, ERROR, FILE_MODE, OWN, OWN_NAMES, REASON, SENT
-from agent.records import Stamp
+from agent.folders import DELETED, ERROR, OWN, OWN_NAMES, REASON, SENT
+from agent.moves import stamp_of
 
-_DRAFT = 'reason.'
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC
-_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC
-_LONGEST_NAME = 255  # bytes, on every file system of Linux
+_IDENTITY = re.compile(br'[0-9a-f]{32}\Z')
 _DAY = re.compile(r'\d{4}-\d\d-\d\d\Z')
 
 
@@ -48,11 +46,6 @@ class OpenFile(object):
         os.close(self.fd)
 
 
-def stamp_of(status):
-    """Return the Stamp of a stat result. The microseconds come from the float, which every Python makes alike."""
-    return Stamp(status.st_dev, status.st_ino, status.st_size, int(status.st_mtime * 1e6), int(status.st_ctime * 1e6))
-
-
 class Spool(object):
     """The folder `path` (absolute). Nothing is touched before lock()."""
 
@@ -72,7 +65,11 @@ class Spool(object):
         Raises SpoolError when the folder can't be used and LockedError when another agent has it.
         """
         self._take_lock()
-        self._clean_up()
+        try:
+            leftovers.clear(self.path)
+        except EnvironmentError as error:
+            raise SpoolError('%s: what was left in it can\'t be cleared up: %s' % (
+                self.path, compat.error_text(error)))
 
     def _take_lock(self):
         folders.check(self.path)
@@ -110,38 +107,18 @@ class Spool(object):
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self.identity = self.identity or ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
-            self._write_whole(path, compat.wire(self.identity + '\n'))
+            found = b''
+        else:
+            try:
+                found = os.read(fd, 64).strip()
+            finally:
+                os.close(fd)
+        if _IDENTITY.match(found):
+            self.identity = compat.byte_string(found)
             return
-        try:
-            self.identity = text.printable(os.read(fd, 64).strip())
-        finally:
-            os.close(fd)
-
-    def _clean_up(self):
-        """Mend what a crash left: reason files without their file, accepted files not yet deleted, answers."""
-        for name in self._names_in(ERROR):
-            path = self.path + '/' + ERROR + '/' + name
-            # A rejected file may be called so, too: then it has a reason of its own.
-            if name.endswith(REASON) and not folders.taken(path[:-len(REASON)]) and not folders.taken(path + REASON):
-                os.unlink(path)
-        for name in self._names_in(OWN):
-            if name.startswith(_DRAFT):
-                os.unlink(self.path + '/' + OWN + '/' + name)
-            elif name.startswith(ANSWERS):
-                for left in self._names_in(OWN + '/' + name):
-                    os.unlink(self.path + '/' + OWN + '/' + name + '/' + left)
-                os.rmdir(self.path + '/' + OWN + '/' + name)
-        for name in self._names_in(DELETED):
-            self.move_free(self.path + '/' + DELETED + '/' + name, self.path, name)
-
-    def _names_in(self, folder):
-        try:
-            return sorted(os.listdir(self.path + '/' + folder))
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                return []
-            raise
+        self.identity = self.identity or ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
+        moves.write_whole(path + '.new', compat.wire(self.identity + '\n'))
+        os.rename(path + '.new', path)
 
     # -- what lies in it
 
@@ -205,7 +182,11 @@ class Spool(object):
 
     def delete(self, file):
         """Remove an accepted file. Raises as accept()."""
-        os.unlink(self._move(file, DELETED))
+        moved = self._move(file, DELETED, leftovers.name_deleted(file))
+        try:
+            os.unlink(moved)
+        except OSError:
+            pass  # out of the spool it is: the next start clears up
 
     def reject(self, file, reason):
         """Move a rejected file to error/ with its reason file; return its new path.
@@ -218,10 +199,10 @@ class Spool(object):
         folders.make(self.path + '/' + OWN)
         target = self._claim(folder, file.name, REASON)
         try:
-            draft = '%s/%s/%s%d' % (self.path, OWN, _DRAFT, next(self._drafts))
-            self._write_whole(draft, reason(target[len(folder) + 1:]))
+            draft = '%s/%s/%s%d' % (self.path, OWN, leftovers.DRAFT, next(self._drafts))
+            moves.write_whole(draft, reason(target[len(folder) + 1:]))
             os.rename(draft, target + REASON)
-            _sync_folder(folder)
+            moves.sync_folder(folder)
             try:
                 self._rename(file, target)
             except Exception:
@@ -231,8 +212,8 @@ class Spool(object):
             del self._claims[target]
         return target
 
-    def _move(self, file, folder):
-        target = self._claim(self.path + '/' + folder, file.name)
+    def _move(self, file, folder, name=None):
+        target = self._claim(self.path + '/' + folder, name or file.name)
         try:
             try:
                 self._rename(file, target)
@@ -250,7 +231,7 @@ class Spool(object):
         # race: rename() overwrites, and another worker may be moving a file to the same target (`a` to `a.1`, `a.1`
         # to `a.1`). setdefault is one step, so a target has one owner from here until its file is there.
         me = object()
-        for candidate in _numbered(name, len(beside)):
+        for candidate in moves.numbered(name, len(beside)):
             target = folder + '/' + candidate
             if self._claims.setdefault(target, me) is not me:
                 continue
@@ -270,7 +251,7 @@ class Spool(object):
         # race: a producer may have put another file under the name between the check and the rename.
         moved = stamp_of(os.lstat(target))
         if moved[:4] != file.stamp[:4]:  # a rename changes ctime
-            back = self.move_free(target, self.path, file.name)
+            back = moves.move_free(target, self.path, file.name)
             raise FileChanged('was replaced while it was moved: back as %s' % text.shown(back))
 
     def _check(self, source, stamp):
@@ -283,49 +264,18 @@ class Spool(object):
         if stamp_of(status) != stamp:
             raise FileChanged('changed while it was sent')
 
-    @staticmethod
-    def move_free(source, folder, name):
-        """Move the file `source` (a path) into `folder` under `name`, numbered where that is taken; return the name it
-        has there. Nothing is overwritten. Raises OSError."""
-        for candidate in _numbered(name):
-            target = folder + '/' + candidate
-            try:
-                os.link(source, target)
-            except OSError as error:
-                # link() refuses a taken name in one step; where it can't be had (others' files, odd file systems), a
-                # check has to do. race: a producer may take the name between the two.
-                if error.errno == errno.EEXIST or folders.taken(target):
-                    if not _same(source, target):
-                        continue
-                    os.unlink(source)  # a crash left both names of it
-                else:
-                    os.rename(source, target)
-            else:
-                os.unlink(source)
-            return candidate
-
-    @staticmethod
-    def _write_whole(path, raw):
-        fd = os.open(path, _WRITE_FLAGS | os.O_TRUNC, FILE_MODE)
-        try:
-            while raw:
-                raw = raw[os.write(fd, raw):]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
     def purge(self, days, today, most=1000):
         """Remove what lies in sent/ for longer than `days` days, at most `most` files; return True when there is more.
 
         today: seconds since 1970.
         """
         oldest = time.strftime('%Y-%m-%d', time.localtime(today - days * 86400))
-        for day in self._names_in(SENT):
+        for day in leftovers.names_in(self.path, SENT):
             if not _DAY.match(day) or day >= oldest:
                 continue
             folder = self.path + '/' + SENT + '/' + day
             foreign = False
-            for name in self._names_in(SENT + '/' + day):
+            for name in leftovers.names_in(self.path, SENT + '/' + day):
                 if not most:
                     return True
                 if os.path.isdir(folder + '/' + name) and not os.path.islink(folder + '/' + name):
@@ -338,11 +288,6 @@ class Spool(object):
         return False
 
 
-def _same(path, other):
-    """Return True when both names lead to the same file. Raises OSError."""
-    return os.path.samestat(os.lstat(path), os.lstat(other))
-
-
 def _kind(mode):
     for is_kind, words in ((stat.S_ISREG, ''), (stat.S_ISDIR, 'a folder, not a file'),
                            (stat.S_ISLNK, 'a link, not a file'), (stat.S_ISFIFO, 'a FIFO, not a file'),
@@ -350,29 +295,3 @@ def _kind(mode):
         if is_kind(mode):
             return words
     return 'a device, not a file'
-
-
-def _numbered(name, room=0):
-    """Yield `name`, then `name.1`, `name.2`, ... each short enough that `room` more bytes can be put behind it."""
-    number = 0
-    while True:
-        suffix = '.%d' % number if number else ''
-        yield _short(name, len(suffix) + room) + suffix
-        number += 1
-
-
-def _short(name, room):
-    raw = compat.fs_bytes(name)
-    if len(raw) + room <= _LONGEST_NAME:
-        return name
-    import hashlib  # here: such names are rare
-    mark = '~' + hashlib.sha256(raw).hexdigest()[:8]
-    return compat.fs_native(raw[:_LONGEST_NAME - room - len(mark)]) + mark
-
-
-def _sync_folder(path):
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

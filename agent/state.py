@@ -25,6 +25,7 @@ COUNTS = ('accepted', 'rejected', 'failed', 'held', 'gone', 'bytes')
 
 _MOST = 64 << 20  # bytes that are read
 _FOR_EVER = 10.0 ** 9  # seconds: more than any pause
+_LAST = 10.0 ** 11  # seconds since 1970
 
 log = logging.getLogger('envio')
 
@@ -59,7 +60,7 @@ def read(spool):
         raw = stream.read(_MOST)
     try:
         return _understood(json.loads(raw.decode('ascii')))
-    except (AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, OverflowError, RuntimeError) as error:
         raise ValueError('%s: %s' % (error.__class__.__name__, error))
 
 
@@ -87,17 +88,17 @@ def _understood(document):
     """Return the State of a document; raises ValueError and what odd types raise."""
     if document['version'] != VERSION:
         raise ValueError('version %r' % document['version'])
-    state = State(_number(document['written']), _number(document['since']), int(_number(document['pid'])),
+    state = State(_time(document['written']), _time(document['since']), int(_number(document['pid'])),
                   _native(document['mode']))
     for key, fields in document['receivers'].items():
         name = _native(key)
         state.lanes[name] = _lane(fields)
         state.counts[name] = dict([(count, int(_number(fields['counts'].get(count, 0)))) for count in COUNTS])
-        state.answers[name] = _native(fields['answer']), _number(fields['answered'])
+        state.answers[name] = _native(fields['answer']), _time(fields['answered'])
         state.waiting[name], state.busy[name] = int(_number(fields['waiting'])), int(_number(fields['busy']))
     for key, (stamp, attempts, due, last, maybe, receiver) in document['files'].items():
         name = compat.fs_native(compat.unpercent(_native(key)))
-        state.tried[name] = Tried(Stamp(*[int(part) for part in stamp]), int(_number(attempts)), _number(due),
+        state.tried[name] = Tried(Stamp(*[int(part) for part in stamp]), int(_number(attempts)), _time(due),
                                   _native(last), bool(maybe), _native(receiver))
     return state
 
@@ -105,7 +106,7 @@ def _understood(document):
 def _lane(fields):
     if fields['breaker'] not in (CLOSED, OPEN, HALF_OPEN):
         raise ValueError('breaker %r' % fields['breaker'])
-    numbers = dict([(key, _number(fields[key])) for key in ('until', 'hold_due', 'paused')])
+    numbers = dict([(key, _time(fields[key])) for key in ('until', 'hold_due', 'paused')])
     counts = dict([(key, int(_number(fields[key]))) for key in ('failures', 'openings', 'nacks', 'window')])
     return LaneState(breaker=_native(fields['breaker']), held=_native(fields['held']), accepts=bool(fields['accepts']),
                      **dict(numbers, **counts))
@@ -114,6 +115,13 @@ def _lane(fields):
 def _number(value):
     """Return a number that is none below 0 and not beyond any use; raises TypeError, ValueError."""
     if isinstance(value, bool) or not 0 <= value < 1e18:
+        raise ValueError('%r' % (value,))
+    return value
+
+
+def _time(value):
+    """Return a number of seconds that a calendar still has a date for; raises TypeError, ValueError."""
+    if _number(value) > _LAST:
         raise ValueError('%r' % (value,))
     return value
 

@@ -22,7 +22,8 @@ def _harmless(character):
         return 0x20 <= code < 0x7f
     # C1 controls; what is invisible, ends a line or turns the direction of text; lone surrogates
     return not (code < 0xa0 or 0x200b <= code <= 0x200f or 0x2028 <= code <= 0x202e or 0x2060 <= code <= 0x206f
-                or code == 0xfeff or 0xd800 <= code <= 0xdfff)
+                or code in (0xad, 0x61c, 0x180e, 0xfeff) or 0xd800 <= code <= 0xdfff or 0xfff9 <= code <= 0xfffb
+                or 0xe0000 <= code <= 0xe0fff)
 
 
 def shown(name):

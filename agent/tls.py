@@ -15,8 +15,8 @@ import time
 
 from agent import certificates, compat, credentials, streams, text
 from agent.errors import TransportError
+from agent.moves import stamp_of
 from agent.rules import Refused
-from agent.spool import stamp_of
 
 try:
     import ssl

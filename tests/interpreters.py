@@ -1,6 +1,6 @@
 """Runs the tests on every interpreter of this machine, and says in one table what ran: `make test` is this.
 
-    .venv/bin/python tests/interpreters.py [ENVIRONMENT...]      (py311, 3.11, lint; none: all of tox.ini)
+    .venv/bin/python tests/interpreters.py [ENVIRONMENT...]      (py311, 3.11, lint, fuzz; none: all of tox.ini)
 
 tox does the work. What it says at the end is not relied on, as it also praises a run that left most of it out: the
 table is made from the report that each environment's pytest wrote. The exit code is 0 only if every environment whose
@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.path.join(ROOT, '.tox')
 AT_ONCE = '2'
-OWN_WAY = ('lint', 'python26')  # environments that tox makes with the Python it runs on
+TOOLS = ('lint', 'fuzz')       # environments that are not about one Python
+OWN_WAY = TOOLS + ('python26',)  # those that tox makes with the Python it runs on
 PASSED, FAILED, ABSENT = 'passed', 'FAILED', 'not run'
 
 
@@ -57,7 +58,7 @@ def version_of(python):
 def find(environment, path):
     """Return (interpreter, version) for an environment; (None, None) where this machine has none, and version None
     where there are only ones that don't start."""
-    if environment == 'lint':
+    if environment in TOOLS:
         return sys.executable, version_of(sys.executable)
     name = re.sub(r'^\D+(\d)', r'python\1.', environment)
     broken = None
@@ -201,7 +202,7 @@ def main(arguments):
     for run in runs:
         if run.python:
             run.judge(by_tox.get(run.environment, {}))
-    tested = [run for run in runs if run.python and run.environment != 'lint']
+    tested = [run for run in runs if run.python and run.environment not in TOOLS]
     total = '%d passed, %d failed, %d skipped' % (
         sum(run.passed for run in runs), sum(run.failed for run in runs), sum(run.skipped for run in runs))
     sys.stdout.write('\n'.join([''] + table(runs) + footer(tested) + ['', total, '']))

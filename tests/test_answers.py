@@ -51,6 +51,37 @@ def test_of_an_endless_body_a_bounded_part_is_read():
         assert reply.body == b'x' * MOST_BODY and not reusable
 
 
+def test_no_number_of_blanks_makes_reading_slow():
+    # where an expression looks for the blanks at an end, this takes half a minute in which no other thread runs
+    for name in (b'X:', b'HTTP/1.1 200', b'Content-Length:'):
+        for fill in (b' ' * 65000 + b'b', b' b' * 32000 + b' ' * 1000):
+            head = b'HTTP/1.1 200 OK\r\n' + name + fill + b'\r\n\r\n'
+            for raw in (head, head[17:] if name.startswith(b'HTTP') else head):
+                try:
+                    assert read(raw)[0].status == 200
+                except TransportError as error:
+                    assert error.stage == 'protocol'
+
+
+def test_blanks_are_those_of_http_alone_on_every_python():
+    reply, reusable = read(b'HTTP/1.1 200 \xa0a\xa0 \r\nA: \xa0\r\n \x0bb\x85 \r\n'
+                           b'Transfer-Encoding: chunked\xa0\r\n\r\nx')
+    assert reply.reason == '\xa0a\xa0' and reply.headers[0] == ('a', '\xa0 \x0bb\x85')
+    assert (reply.body, reusable) == (b'x', False)
+
+
+@pytest.mark.parametrize('fold', [b' 2', b'\t1', b' x', b' \xb2', b' -1'])
+def test_a_length_that_goes_on_in_a_folded_line_is_none_and_the_status_stands(fold):
+    reply, reusable = read(b'HTTP/1.1 422 No\r\nContent-Length: 1\r\n' + fold + b'\r\n\r\nxx')
+    assert (reply.status, reply.body, reusable) == (422, b'', False)
+
+
+def test_a_nul_is_no_more_part_of_a_folded_line_than_of_another():
+    with pytest.raises(TransportError) as caught:
+        read(b'HTTP/1.1 200 OK\r\nX: a\r\n b\0c\r\nContent-Length: 1\r\n\r\nx')
+    assert caught.value.stage == 'protocol'
+
+
 def test_headers_are_told_in_lower_case_in_order_and_folded_lines_joined():
     reply, _ = read(b'HTTP/1.1 200 Fine \r\nA: 1\r\nB:\t2 \r\n\t3\r\na: 4\r\nContent-Length: 0\r\n\r\n')
     assert reply.headers == (('a', '1'), ('b', '2 3'), ('a', '4'), ('content-length', '0'))

@@ -43,6 +43,7 @@ def test_a_retry_by_override_blames_the_file_not_the_receiver():
     ('0', 0), ('120', 120), ('999999', 3600), ('', None), ('-5', None), ('soon', None), ('1.5', None),
     ('Mon, 24 Nov 2025 16:01:00 GMT', 60), ('Monday, 24-Nov-25 16:01:00 GMT', 60), ('Mon Nov 24 16:01:00 2025', 60),
     ('Mon, 24 Nov 2025 15:00:00 GMT', 0), ('Fri, 24 Nov 2034 15:00:00 GMT', 3600), ('Mon, 99 Foo 2025', None),
+    ('\xb2', None), ('9' * 5000, 3600), ('0' * 5000, 0),
 ])
 def test_retry_after_in_both_forms(value, seconds):
     assert classify.retry_after((('retry-after', value),), WALL) == seconds

@@ -294,10 +294,32 @@ def test_values_out_of_form_or_range(line, why):
     assert problem(with_agent(line)) == '3: %s: %s' % (line, why)
 
 
+@pytest.mark.parametrize('key', sorted(settings.FOR_AGENT) + sorted(settings.FOR_RECEIVER))
+def test_each_key_without_a_value_is_none_or_told_what_it_needs(key):
+    if key == 'spool':
+        return  # with_agent() has one
+    agent = key in settings.FOR_AGENT
+    kind = (settings.FOR_AGENT if agent else settings.FOR_RECEIVER)[key].kind
+    page = with_agent(key + ' =') if agent else '%s[receiver:a]\nrouted =\n%s =\n' % (AGENT, key)
+    found = []
+    try:
+        parse(page)
+    except ConfigError as error:
+        found = [problem.partition(':')[2] for problem in error.problems if ': %s =: ' % key in problem]
+    assert found == ([] if kind.blank else ['%d: %s =: needs a value: %s' % (3 if agent else 5, key, kind.form)])
+
+
 def test_numbers_too_long_for_this_or_another_python_are_refused_in_few_words():
     for line in ('settle = ' + '9' * 5000, 'settle = %ss' % ('9' * 5000), 'workers = ' + '9' * 5000):
         found = problem(with_agent(line))
         assert found.startswith('3: ' + line[:100] + '...: ') and len(found) < 200
+
+
+def test_no_number_of_blanks_makes_a_line_slow():
+    # an expression that looks for the blanks at both ends takes hours for this
+    blanks = ' ' * 100000
+    assert problems(AGENT + RECEIVER + '[' + blanks + 'x' + blanks + 'x')[0].startswith('6: [  ')
+    assert parse(AGENT + '[' + blanks + 'receiver:' + blanks + 'a' + blanks + ']\nmatch = *\nurl = http://h/').receivers
 
 
 def test_a_bracket_or_brace_cut_in_two_by_a_comma_is_said():

@@ -90,6 +90,15 @@ def test_a_program_is_known_by_what_it_says_of_itself(tmpdir):
     assert asked(path) == ['-q -V', '-q --help']
 
 
+def test_a_version_longer_than_any_is_none(tmpdir):
+    path = fake(tmpdir, RHEL_6, OPENSSL)
+    with open(path) as stream:
+        source = stream.read()
+    with open(path, 'w') as stream:
+        stream.write(source.replace('curl 7.', 'curl %s.' % ('7' * 5000)))
+    assert refused({'ENVIO_CURL': path}) == '%s does not say its version' % path
+
+
 def test_a_program_is_asked_once(tmpdir):
     path = fake(tmpdir)
     assert find(path) is find(path)

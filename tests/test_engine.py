@@ -311,6 +311,16 @@ def test_redirects_are_held_unless_the_configuration_follows_them(host):
     assert agent.lanes.lanes['orders'].held and host.waiting() == ['a']
 
 
+@pytest.mark.parametrize('location', ['//[', 'http://[::1', '//h]/', '//[v1.x]:y/', '%', '/ \x7f'])
+def test_a_redirect_to_what_is_no_url_is_held_as_one_to_another_origin(host, location):
+    answer = 'HTTP/1.1 307 No\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n' % location
+    with ScriptedServer([('read_request',), ('send', answer.encode('ascii'))] * 9) as server:
+        host.receiver(server.url, keys='follow_redirects = yes')
+        host.put('a')
+        assert 'fault of the program' not in host.once().stats.receivers['orders'].last
+    assert host.waiting() == ['a']
+
+
 def test_reload_takes_the_new_configuration_and_keeps_the_old_one_when_it_is_wrong(host):
     host.receiver(host.serve('503'), keys='retry_pause = 100ms\nbreaker_pause = 100ms\nbreaker_max_pause = 100ms')
     host.put('a')

@@ -11,8 +11,8 @@ from tests.conftest import ROOT
 ROWS = (
     'compat errors records text',
     'rules certificates proxies settings config router classify backoff breaker lane lanes',  # pure
-    'wakeup inotify folders spool appender logs request bodies reasons answers credentials streams tls ratelimit '
-    'resources places curl_program native curl transports',                                # input and output
+    'wakeup inotify folders moves leftovers spool appender logs request bodies reasons answers credentials streams '
+    'tls ratelimit resources places curl_program native curl transports',                  # input and output
     'collector delivery stats state journal metrics workers engine',
     'console privileges daemon abilities probe progress summary requeue sending status listing report '
     'receiver_rules receiver_tls receiver demo cli',

@@ -1,5 +1,6 @@
 """The reason file beside a rejected file: read by people and scripts, so nothing in it may be forged or run away."""
 
+import shlex
 import subprocess
 
 import pytest
@@ -50,6 +51,13 @@ def test_the_reason_is_the_problem_documents_where_the_body_is_one():
     assert dict(fields)['Reason'] == b'Invalid order: field "total" is missing'
     assert dict(fields)['Status'] == b'422 Unprocessable Content'
     assert shown == body + b'\n'
+
+
+def test_the_command_that_sends_again_is_one_for_a_shell_whatever_the_path():
+    for path in ("/it's; touch b\x1f", '/a b\n', '/$(c)\x7f', compat.fs_native(b'/"\xff')):
+        _, fields, _ = composed(samples.reply(422), config_path=path)
+        words = shlex.split(compat.native_text(compat.decode(dict(fields)['Requeue'])))
+        assert words[:2] + words[3:] == ['envio', '-c', 'requeue', 'orders-17.json']
 
 
 @pytest.mark.parametrize('name', [b'a\nStatus: 200 OK', b'a\r\nReason: fine', b'x\n\nforged body', b'\xff\xfe\n',

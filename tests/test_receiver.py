@@ -254,6 +254,13 @@ def test_rules_can_change_while_it_runs(start):
     assert client.send(b'a')[0] == 201
 
 
+def test_rules_have_no_more_stars_than_every_python_can_take(start):
+    for pattern in ('*a' * 81, '*a' * 50 + '/' + '*a' * 50):
+        with pytest.raises(UsageError) as caught:
+            start(pattern + '=200')
+        assert 'more than 80 stars' in str(caught.value)
+
+
 def test_an_answer_without_a_body_does_not_disturb_the_next(start):
     _, client, _ = start('/none=204,/same=304')
     wanted = [('POST', '/none', 204), ('POST', '/same', 304), ('HEAD', '/in', 200), ('POST', '/in', 200)]

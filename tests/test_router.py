@@ -105,6 +105,13 @@ def test_more_patterns_than_one_expression_can_hold():
     assert rules.matcher([])('x') is None
 
 
+def test_a_pattern_has_no_more_stars_than_every_python_can_take():
+    assert matcher('*a' * 80)('a' * 100)
+    with pytest.raises(rules.Refused) as caught:
+        matcher('*a' * 81)
+    assert str(caught.value) == 'more than 80 stars'
+
+
 def test_no_name_makes_a_pattern_slow():
     # without keeping the leftmost place this takes longer than anybody waits
     assert not matcher('*a*a*a*a*a*a*a*a*a*b')('a' * 255)
@@ -159,6 +166,15 @@ def test_a_value_in_the_host_is_one_label_or_there_is_no_url(raw):
     found = routes.route(SPOOL, native(b'x' + raw))
     assert (found.receiver, found.url) == (None, None)
     assert found.why.endswith('but it gets no URL: {h} in the host must be one label of letters, digits and -')
+
+
+@pytest.mark.parametrize('value', ['-a', 'a-', 'a' * 60])
+def test_a_label_that_a_value_makes_with_what_is_beside_it_is_one_too(value):
+    found = a_router(one('match_regex = x(?P<v>.*)', 'http://{v}.example.com/')).route(SPOOL, 'x' + value)
+    assert (found.receiver is None, found.url is None) == (len(value) < 60,) * 2
+    found = a_router(one('match_regex = x(?P<v>.*)', 'http://west-{v}-1.example.com/')).route(SPOOL, 'x' + value)
+    assert (found.url is None) == (len(value) == 60)
+    assert found.url or found.receiver is None and found.why.endswith('-1.example.com is no host name')
 
 
 @pytest.mark.parametrize('value', ['', '.', '..'])

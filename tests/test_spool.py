@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from agent import compat, spool as module
+from agent import compat, moves, spool as module
 from agent.errors import FileChanged, LockedError, SpoolError
 from agent.records import SpoolFile
 from agent.spool import Spool, stamp_of
@@ -283,7 +283,8 @@ def test_a_file_that_was_taken_away_is_said_to_be_gone(spool):
 def test_what_a_crash_left_is_mended_at_the_start(spool):
     spool.unlock()
     for name, left in (('error/a.reason', b'its file is still in the spool'), ('error/b', b''), ('error/b.reason', b''),
-                       ('.envio/reason.3', b'half'), ('.envio/deleted/c', b'accepted, not yet deleted')):
+                       ('.envio/reason.3', b'half'), ('.envio/deleted/c', b'of another version'),
+                       ('.envio/id', b'')):
         folder = os.path.dirname(os.path.join(spool.path, name))
         if not os.path.isdir(folder):
             os.makedirs(folder)
@@ -293,8 +294,40 @@ def test_what_a_crash_left_is_mended_at_the_start(spool):
     spool.lock()
     assert sorted(os.listdir(spool.path + '/error')) == ['b', 'b.reason']
     assert content(spool.path, 'c') == b'a new file of that name'
-    assert content(spool.path, 'c.1') == b'accepted, not yet deleted'
+    assert content(spool.path, 'c.1') == b'of another version'
     assert sorted(os.listdir(spool.path + '/.envio')) == ['deleted', 'id', 'lock']
+    assert len(content(spool.path, '.envio', 'id')) == 33, 'one that a crash cut is made anew'
+
+
+@pytest.mark.parametrize('name', ['a', 'a.b', '1-2-3-4.x', 'y' * 255])
+def test_an_accepted_file_that_a_crash_left_undeleted_is_deleted_at_the_start(spool, monkeypatch, name):
+    monkeypatch.setattr(os, 'unlink', fails_with(errno.EIO))
+    spool.delete(put(spool, name))
+    monkeypatch.undo()
+    assert len(os.listdir(spool.path + '/.envio/deleted')) == 1 and not os.path.exists(spool.path + '/' + name)
+    spool.unlock()
+    spool.lock()
+    assert os.listdir(spool.path + '/.envio/deleted') == [] and not os.path.exists(spool.path + '/' + name)
+
+
+@pytest.mark.parametrize('name', ['a', 'a.b', '1-2-3-4.x'])
+def test_a_file_that_came_in_its_place_in_that_very_instant_is_given_back_at_the_start(spool, monkeypatch, name):
+    monkeypatch.setattr(os, 'unlink', fails_with(errno.EIO))
+    spool.delete(put(spool, name))
+    monkeypatch.undo()
+    left, = os.listdir(spool.path + '/.envio/deleted')
+    put(spool, '.envio/deleted/new', b'another')
+    os.rename(spool.path + '/.envio/deleted/new', spool.path + '/.envio/deleted/' + left)
+    spool.unlock()
+    spool.lock()
+    assert os.listdir(spool.path + '/.envio/deleted') == [] and content(spool.path, name) == b'another'
+
+
+def test_a_move_that_a_crash_cut_in_two_is_ended(spool):
+    put(spool, 'a')
+    os.link(spool.path + '/a', spool.path + '/error/a')
+    assert moves.move_free(spool.path + '/error/a', spool.path, 'a') == 'a'
+    assert os.listdir(spool.path + '/error') == [] and content(spool.path, 'a') == b'content'
 
 
 def test_old_days_of_sent_are_removed_piece_by_piece_and_others_kept(spool):
@@ -334,6 +367,6 @@ def test_a_file_that_can_be_linked_but_not_taken_away_is_linked_once(spool, monk
     def refuse(path):
         raise OSError(errno.EPERM, 'no')
     monkeypatch.setattr(os, 'unlink', refuse)
-    assert failure(spool.move_free, spool.path + '/a', spool.path, 'b') == errno.EPERM
+    assert failure(moves.move_free, spool.path + '/a', spool.path, 'b') == errno.EPERM
     monkeypatch.undo()
     assert sorted([name for name in os.listdir(spool.path) if name[:1] in 'ab']) == ['a', 'b']

@@ -89,6 +89,9 @@ def test_there_may_be_none_yet(spool):
     b'{"version":1,"written":1,"since":0,"pid":0,"mode":"","receivers":{"a":{}},"files":{}}',
     b'{"version":1,"written":1,"since":0,"pid":0,"mode":"","receivers":{},"files":{"a":[]}}',
     b'{"version":1,"written":1,"since":0,"pid":0,"mode":"","receivers":{},"files":{"a":[[1],1,1,"",0,"r"]}}',
+    b'{"version":1,"written":1,"since":0,"pid":0,"mode":"","receivers":{},"files":{"a":[[1e400,1,1,1,1],1,1,"",0,""]}}',
+    b'{"version":1,"written":1e17,"since":0,"pid":0,"mode":"","receivers":{},"files":{}}',  # no year of a calendar
+    b'{"version":1,"written":1,"since":1e17,"pid":0,"mode":"","receivers":{},"files":{}}',
     b'{"version":1,"written":1e400,"since":0,"pid":0,"mode":"","receivers":{},"files":{}}',
 ])
 def test_what_can_t_be_read_is_set_aside_and_said_once(spool, clock, raw):

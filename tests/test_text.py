@@ -32,6 +32,7 @@ def is_one_safe_line(shown):
     (b'caf\xc3\xa9', compat.native_text(u'caf\xe9')),
     (b'\xc2\x9b31m', '?31m'),                                       # CSI in one character
     (b'a\xe2\x80\xaeb\xe2\x80\xa8c\xe2\x81\xa6', 'a?b?c?'),         # turns the direction, ends a line
+    (b'a\xd8\x9cb\xc2\xadc\xe1\xa0\x8ed\xef\xbf\xba', 'a?b?c?d?'),   # so does ALM; what is invisible
     (b'\xff\xc3', compat.native_text(u'\ufffd\ufffd')),
 ])
 def test_printable_leaves_nothing_that_controls_a_terminal(raw, expected):
