@@ -27,7 +27,11 @@ class Appender(object):
     def _open(self):
         # O_APPEND: after copytruncate the next line is the first again.
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFELY, FILE_MODE)
-        self._file = os.fstat(fd)[1:3]
+        try:
+            self._file = os.fstat(fd)[1:3]
+        except Exception:
+            os.close(fd)
+            raise
         self._doubtful = True  # the last line may have no end
         return fd
 
@@ -43,8 +47,11 @@ class Appender(object):
         except EnvironmentError as error:
             self.stale = error
             return  # the old file is better than none
-        os.close(self._fd)
-        self._fd, self.stale = fresh, None
+        old, self._fd, self.stale = self._fd, fresh, None
+        try:
+            os.close(old)
+        except EnvironmentError:
+            pass  # it is closed all the same, and its number may be another's already
 
     def _cut(self):
         """Return True when the last line has no end: a full disk cut it, perhaps for an earlier process."""
@@ -78,7 +85,7 @@ class Appender(object):
         if self._doubtful and self._cut():
             line = b'\n' + line
         self._doubtful = True
-        if os.write(self._fd, line) < len(line):
+        if compat.retry_interrupted(os.write, self._fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._doubtful = False
 

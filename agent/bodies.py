@@ -6,6 +6,7 @@ once to send it. Called by delivery.py; the transports read it. Raises errors.Fi
 
 import base64
 import hashlib
+import re
 import zlib
 
 from agent import compat, request
@@ -123,8 +124,8 @@ def make(receiver, name, opened, key):
 
 def _form(field, name, kind, boundary):
     """Return the bytes before and after the file in a form of one part (RFC 7578; the name escaped as browsers do:
-    WHATWG HTML, multipart/form-data encoding algorithm)."""
-    raw = compat.fs_bytes(name).replace(b'"', b'%22').replace(b'\r', b'%0D').replace(b'\n', b'%0A')
+    WHATWG HTML, multipart/form-data encoding algorithm, and the other control characters likewise)."""
+    raw = re.sub(br'[\x00-\x1f\x7f"]', lambda found: compat.wire('%%%02X' % ord(found.group())), compat.fs_bytes(name))
     head = '--%s\r\nContent-Disposition: form-data; name="%s"; filename="' % (boundary, field)
     rest = '"\r\nContent-Type: %s\r\n\r\n' % kind
     return compat.wire(head) + raw + compat.config_bytes(rest), compat.wire('\r\n--%s--\r\n' % boundary)

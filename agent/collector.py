@@ -230,6 +230,7 @@ class Collector(object):
 
     def _say_unreadable(self, path, sentence, error):
         self.unreadable += 1
+        self._scan_due = min(self._scan_due, self._clock() + self._config.scan_interval)  # nobody tells when it can be
         self._say_once(logging.WARNING, path, sentence, compat.error_text(error))
 
     def _say_once(self, level, path, sentence, *words):

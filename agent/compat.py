@@ -173,8 +173,12 @@ def _read_folder(folder):
     def names():
         try:
             while True:
+                ctypes.set_errno(0)
                 entry = libc.readdir64(stream)
                 if not entry:
+                    number = ctypes.get_errno()
+                    if number:
+                        raise OSError(number, os.strerror(number), folder)
                     return
                 name = entry.contents.name
                 if name not in ('.', '..'):

@@ -197,6 +197,10 @@ class CurlTransport(object):
         self._deadline = self._clock() + receiver.deadline + GRACE
         try:
             _write(feed, rest)
+        except Exception:
+            os.close(reading)
+            self._reap()
+            raise
         finally:
             os.close(feed)
         return reading

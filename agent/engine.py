@@ -19,7 +19,7 @@ from agent.inotify import Inotify
 from agent.journal import Journal
 from agent.lanes import Lanes
 from agent.metrics import Metrics
-from agent.records import ACK, GONE, NACK
+from agent.records import ACK, GONE, HOST, NACK
 from agent.resources import Resources
 from agent.spool import Spool
 from agent.state import Keeper
@@ -99,6 +99,7 @@ class Agent(object):
         self._wakeup = wakeup
         self._once = once
         self._purge_due = 0
+        self._lacks = {}            # receiver's name -> why its files can't be sent from here, as it was said
         self._hold_due = 0
         self._unsure = {}           # spool's path -> why its lock could not be looked at, as it was said
         self.refused = None         # the LockedError that ends this agent
@@ -150,6 +151,8 @@ class Agent(object):
             self._journal.note(result, time.time())
             if outcome.gone and outcome.verdict != GONE:
                 self.collector.hear([(result.file.spool, result.file.name)], True)  # changed: another file by now
+            if outcome.blame == HOST or self._lacks:
+                self._note_lack(result)
             if outcome.moved and outcome.verdict != ACK:
                 log.info('%s: %s by %s: %s', text.shown(result.file.name), 'rejected' if outcome.verdict == NACK
                          else 'not taken', result.receiver.name, outcome.reason)
@@ -159,6 +162,17 @@ class Agent(object):
         while events:
             self._keeper.changed = True
             log.log(logging.INFO if self._once else logging.WARNING, 'receiver %s: %s', *events.popleft())
+
+    def _note_lack(self, result):
+        """Say once what this host lacks to send a receiver's files, and when it has it again."""
+        name, outcome = result.receiver.name, result.outcome
+        if outcome.blame == HOST and not outcome.gone:
+            if self._lacks.get(name) != outcome.reason:
+                log.error('receiver %s: %s can\'t be sent from here: %s: trying again', name,
+                          text.shown(result.file.name), outcome.reason)
+            self._lacks[name] = outcome.reason
+        elif outcome.blame != HOST and self._lacks.pop(name, None):
+            log.warning('receiver %s: files can be sent again', name)
 
     def next_due(self):
         """Rouse workers for what is due; return when the main thread has something to do next."""

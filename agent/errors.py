@@ -64,10 +64,12 @@ class TransportError(AgentError):
 class FileChanged(AgentError):
     """The file is not what it was when it was collected: gone, replaced, grown, cut, not regular, not readable.
 
-    gone: True when there is nothing left under that name.
+    gone: True when there is nothing left under that name; unreadable: True when it is what it was, but its bytes can't
+    be had: it has its pause, as if it could not have been opened.
     """
     exit_code = EX_WAITING
 
-    def __init__(self, text, gone=False):
+    def __init__(self, text, gone=False, unreadable=False):
         AgentError.__init__(self, text)
         self.gone = gone
+        self.unreadable = unreadable

@@ -21,6 +21,8 @@ ANSWERS = 'curl.'  # how folders in which cURL leaves answers begin
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 _ROOT = 0  # its number, as an account
+_TRIES = 3        # to take a lock
+_BETWEEN = 0.005  # seconds
 
 
 def taken(path):
@@ -107,6 +109,18 @@ def shared(spool):
     return status.st_uid not in (os.geteuid(), _ROOT) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
+def _flock(fd):
+    """Take the lock, or raise what flock() raised the last time: `envio status` has it for a moment to see whether an
+    agent does."""
+    for _ in range(_TRIES - 1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except EnvironmentError:
+            time.sleep(_BETWEEN)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class Lock(object):
     """The lock of the folder `spool`, held by an open descriptor (flock): gone with the process, however it ends."""
 
@@ -130,7 +144,7 @@ class Lock(object):
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC, FILE_MODE)
         try:
             compat.set_cloexec(fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(fd)
         except EnvironmentError as error:
             holder = text.printable(os.read(fd, 200).strip()) or 'unknown'
             os.close(fd)

@@ -5,11 +5,13 @@ Called by engine.py. Raises EnvironmentError when the kernel or ctypes has none 
 """
 
 import errno
+import logging
 import os
 import re
 import struct
 
 from agent import compat
+from agent.wakeup import pace
 
 # A file is whole when its writer closes it or renames it to here; a link is created and never closed.
 _EVENTS = 0x008 | 0x080 | 0x100  # IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE
@@ -19,6 +21,7 @@ _FLAGS = os.O_NONBLOCK | compat.O_CLOEXEC
 _HEADER = struct.Struct('iIII')
 _MOST = 65536  # bytes of one read
 
+log = logging.getLogger('envio')
 
 _REMOTE = ('nfs', 'cifs', 'smb', 'fuse', '9p', 'afs', 'ceph', 'gluster', 'gfs', 'ocfs', 'lustre', 'ncp', 'coda')
 
@@ -55,6 +58,7 @@ class Inotify(object):
         except (ImportError, AttributeError) as error:
             raise EnvironmentError(errno.ENOSYS, str(error))
         self._folders = {}  # watch descriptor -> path
+        self._failing = False
 
     def _checked(self, result):
         if result < 0:
@@ -80,8 +84,10 @@ class Inotify(object):
                 raw = os.read(self.fd, _MOST)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EINTR):
+                    self._failing = False
                     return found, whole
-                raise
+                self._refused(error)
+                return found, False
             place = 0
             while place < len(raw):
                 watch, mask, _, length = _HEADER.unpack(raw[place:place + _HEADER.size])
@@ -91,6 +97,13 @@ class Inotify(object):
                     whole = False
                 elif name and watch in self._folders:
                     found.append((self._folders[watch], compat.fs_native(name)))
+
+    def _refused(self, error):
+        # What is not read makes the next wait end at once.
+        if not self._failing:
+            self._failing = True
+            log.error('inotify can\'t be read: %s: all is looked at until it can', compat.error_text(error))
+        pace()
 
     def close(self):
         """Give the descriptor back."""

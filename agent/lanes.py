@@ -32,6 +32,7 @@ class Lanes(object):
         self.remembered = {}  # (spool, name) -> Tried: of an earlier process, not offered yet
         self._parked = {}     # one pass: (spool, name) -> the Ticket that failed
         self._unmoved = []    # heap of (due, order, Ticket): answered, the move is left
+        self._answered = set()  # (spool, name) of these, and of those whose move is being tried
         self._order_of_offers = 0
 
     def receivers_changed(self, receivers):
@@ -162,6 +163,7 @@ class Lanes(object):
         return ticket._replace(attempts=attempts, due=due, last=outcome.reason, maybe=ticket.maybe or outcome.maybe)
 
     def _keep_for_move(self, ticket, outcome, now, rnd):
+        self._answered.add((ticket.file.spool, ticket.file.name))
         due = now + backoff.pause(MOVE_PAUSE, MOVE_PAUSE, 1, rnd)
         heapq.heappush(self._unmoved, (due, self._next_order(), ticket._replace(settled=outcome)))
 
@@ -169,7 +171,9 @@ class Lanes(object):
         heapq.heappush(lane.deferred, (ticket.due, self._next_order(), ticket))
 
     def _forget(self, ticket):
-        self.known.discard((ticket.file.spool, ticket.file.name))
+        key = ticket.file.spool, ticket.file.name
+        self.known.discard(key)
+        self._answered.discard(key)
 
     def _next_order(self):
         self._order_of_offers += 1
@@ -227,9 +231,9 @@ class Lanes(object):
                 return True
         return False
 
-    def unmoved(self):
-        """Return how many files were answered and could not be moved so far."""
-        return len(self._unmoved)
+    def unmoved(self, spool=None):
+        """Return how many files were answered and could not be moved so far: of a spool (its path), or of all."""
+        return len([key for key in self._answered if spool in (None, key[0])])
 
 
 def _within(lane, share):

@@ -55,9 +55,12 @@ class Metrics(object):
         _remove(self._draft)
         fd = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | compat.O_CLOEXEC, MODE)
         try:
-            with os.fdopen(fd, 'wb') as stream:
+            try:
                 os.fchmod(fd, MODE)  # whatever the umask
-                stream.write(raw)
+                while raw:
+                    raw = raw[os.write(fd, raw):]
+            finally:
+                os.close(fd)
             os.rename(self._draft, self._path)
         except EnvironmentError:
             _remove(self._draft)

@@ -220,14 +220,24 @@ class Connection(object):
 
     def _early(self, head, error):
         try:
+            if error is not None and not head and not self._speaks():
+                raise TransportError('send', 'nothing came')
             reply = self._answer(head, False)
         except TransportError:
             if error is None:
                 raise
-            raise TransportError('send', 'sending failed: %s' % words(error))
+            stage = 'local' if compat.error_number(error) in _OUR_LACK else 'send'
+            raise TransportError(stage, 'sending failed: %s' % words(error))
         self.reader.reusable = False
         check_early(reply)
         return reply
+
+    def _speaks(self):
+        # Where this host had no memory, the receiver waits for the request: no answer will come. Its end can be read.
+        try:
+            return self.reader.buffered() or self.stream.readable(0)
+        except EnvironmentError:
+            return False
 
     def _answer(self, head, sent_whole):
         try:

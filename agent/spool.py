@@ -33,9 +33,9 @@ class OpenFile(object):
     def read(self, most):
         """Return the next bytes, at most `most`; b'' at the end. Raises FileChanged when they can't be read."""
         try:
-            return os.read(self.fd, most)
+            return compat.retry_interrupted(os.read, self.fd, most)
         except OSError as error:
-            raise FileChanged('can\'t be read: %s' % compat.error_text(error))
+            raise FileChanged('can\'t be read: %s' % compat.error_text(error), unreadable=True)
 
     def rewind(self):
         """Begin again with the first byte."""
@@ -182,11 +182,7 @@ class Spool(object):
 
     def delete(self, file):
         """Remove an accepted file. Raises as accept()."""
-        moved = self._move(file, DELETED, leftovers.name_deleted(file))
-        try:
-            os.unlink(moved)
-        except OSError:
-            pass  # out of the spool it is: the next start clears up
+        _discard(self._move(file, DELETED, leftovers.name_deleted(file)))  # out of the spool it is in any case
 
     def reject(self, file, reason):
         """Move a rejected file to error/ with its reason file; return its new path.
@@ -199,18 +195,25 @@ class Spool(object):
         folders.make(self.path + '/' + OWN)
         target = self._claim(folder, file.name, REASON)
         try:
-            draft = '%s/%s/%s%d' % (self.path, OWN, leftovers.DRAFT, next(self._drafts))
-            moves.write_whole(draft, reason(target[len(folder) + 1:]))
-            os.rename(draft, target + REASON)
-            moves.sync_folder(folder)
+            self._write_reason(target + REASON, reason(target[len(folder) + 1:]))
             try:
+                moves.sync_folder(folder)
                 self._rename(file, target)
             except Exception:
-                os.unlink(target + REASON)
+                _discard(target + REASON)
                 raise
         finally:
             del self._claims[target]
         return target
+
+    def _write_reason(self, path, raw):
+        draft = '%s/%s/%s%d' % (self.path, OWN, leftovers.DRAFT, next(self._drafts))
+        try:
+            moves.write_whole(draft, raw)
+            os.rename(draft, path)
+        except Exception:
+            _discard(draft)
+            raise
 
     def _move(self, file, folder, name=None):
         target = self._claim(self.path + '/' + folder, name or file.name)
@@ -249,7 +252,10 @@ class Spool(object):
         self._check(source, file.stamp)
         os.rename(source, target)
         # race: a producer may have put another file under the name between the check and the rename.
-        moved = stamp_of(os.lstat(target))
+        try:
+            moved = stamp_of(os.lstat(target))
+        except OSError:
+            return  # it has moved, and that is what counts
         if moved[:4] != file.stamp[:4]:  # a rename changes ctime
             back = moves.move_free(target, self.path, file.name)
             raise FileChanged('was replaced while it was moved: back as %s' % text.shown(back))
@@ -286,6 +292,14 @@ class Spool(object):
             if not foreign:
                 os.rmdir(folder)
         return False
+
+
+def _discard(path):
+    """Remove a file; what can't be removed now is cleared up at the next start."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def _kind(mode):

@@ -36,13 +36,13 @@ class State(object):
     written, since: seconds since 1970: of the writing, and since when is counted; pid, mode: the agent at work ('run',
     'once'; '': it has ended); lanes: {receiver: LaneState}; counts: {receiver: {one of COUNTS: int}}; answers:
     {receiver: (words, seconds since 1970)}: the newest; waiting, busy: {receiver: files known, files being sent};
-    tried: {file name: Tried}, due in seconds from `written` on.
+    tried: {file name: Tried}, due in seconds from `written` on; unmoved: files answered that could not be moved.
     """
 
     def __init__(self, written=0.0, since=0.0, pid=0, mode=''):
         self.written, self.since, self.pid, self.mode = written, since, pid, mode
         self.lanes, self.counts, self.answers = {}, {}, {}
-        self.waiting, self.busy, self.tried = {}, {}, {}
+        self.waiting, self.busy, self.tried, self.unmoved = {}, {}, {}, 0
 
 
 def read(spool):
@@ -67,7 +67,7 @@ def read(spool):
 def write(spool, state):
     """Replace the state in a spool's folder. Raises EnvironmentError."""
     document = {'version': VERSION, 'written': state.written, 'since': state.since, 'pid': state.pid,
-                'mode': state.mode, 'receivers': {}, 'files': {}}
+                'mode': state.mode, 'unmoved': state.unmoved, 'receivers': {}, 'files': {}}
     for name, lane in state.lanes.items():
         answer, when = state.answers.get(name, ('', 0))
         fields = dict(lane._asdict(), held=compat.unicode_text(lane.held), counts=state.counts.get(name, {}))
@@ -90,6 +90,7 @@ def _understood(document):
         raise ValueError('version %r' % document['version'])
     state = State(_time(document['written']), _time(document['since']), int(_number(document['pid'])),
                   _native(document['mode']))
+    state.unmoved = int(_number(document.get('unmoved', 0)))
     for key, fields in document['receivers'].items():
         name = _native(key)
         state.lanes[name] = _lane(fields)
@@ -235,6 +236,7 @@ class Keeper(object):
         for spool in self._spools:
             state.tried = dict([(name, one._replace(due=max(0, one.due - self._written)))
                                 for (folder, name), one in tried.items() if folder == spool])
+            state.unmoved = with_lanes(lambda lanes: lanes.unmoved(spool))
             self._write(spool, state)
         return state
 
@@ -257,7 +259,7 @@ class Keeper(object):
             if not self._failing:
                 log.error('%s: the state can\'t be written: %s: pauses and counters would be lost at a restart',
                           text.shown(spool), compat.error_text(error))
-            self._failing = True
+            self._failing = self.changed = True
             return
         if self._failing:
             self._failing = False

@@ -43,6 +43,7 @@ SpoolView = namedtuple('SpoolView', (
     'working',   # True: an agent has the spool
     'waiting',   # Heap
     'rejected',  # number of files in error/
+    'full',      # True: its disk has no room left
     'problem',   # what of it can't be read, a sentence, or ''
 ))
 
@@ -93,7 +94,7 @@ def gather(setup, now):
 
 def _look_at(path, config, router, heaps):
     """Return the SpoolView, and add its files to heaps: {receiver's name, None = no receiver: Heap}."""
-    kept, working, waiting, rejected, problem = None, False, NOTHING, 0, ''
+    kept, working, waiting, rejected, full, problem = None, False, NOTHING, 0, False, ''
     try:
         for name, status in waiting_files(path, config.ignore):
             receiver = router.route(path, name).receiver
@@ -102,10 +103,15 @@ def _look_at(path, config, router, heaps):
             waiting = _add(waiting, status)
         rejected = sum([1 for _ in requeue.rejected(path)])
         working = is_locked(path)
-        kept = state.read(path)
+        kept, full = state.read(path), _is_full(path)
     except (ValueError, EnvironmentError) as error:
         problem = unread(path, error)
-    return SpoolView(path, kept, working, waiting, rejected, problem)
+    return SpoolView(path, kept, working, waiting, rejected, full, problem)
+
+
+def _is_full(path):
+    room = os.statvfs(path)
+    return not room.f_bavail or bool(room.f_files) and not room.f_favail
 
 
 def unread(path, error):
@@ -195,7 +201,9 @@ def judge(overview):
     """Return (level, summary): an exit code, and one line that begins with its name."""
     found = [(UNKNOWN, view.problem) for view in overview.spools if view.problem]
     found += [_judged(receiver) for receiver in overview.receivers]
-    found += [_unattended(overview, view) for view in overview.spools if not view.problem]
+    found += [judge_(overview, view) for view in overview.spools if not view.problem
+              for judge_ in (_unattended, _full, _unmoved)]
+    found.append(_stranded(overview))
     rejected = sum([view.rejected for view in overview.spools])
     if rejected:
         found.append((WARNING, '%s in error/' % text.count(rejected, 'rejected file')))
@@ -223,10 +231,34 @@ def _unattended(overview, view):
     waits = overview.now - view.waiting.oldest if view.waiting.count else 0
     if view.working or waits <= LONGEST_WAIT:
         return OK, ''
-    if view.kept is not None and not view.kept.pid and overview.now - view.kept.written <= LONGEST_WAIT:
+    if view.kept is not None and not view.kept.pid and abs(overview.now - view.kept.written) <= LONGEST_WAIT:
         return OK, ''
     return CRITICAL, '%s: no agent, and %s waiting, the oldest for %s' % (
         text.shown(view.path), text.count(view.waiting.count, 'file'), text.duration(waits))
+
+
+def _stranded(overview):
+    """Judge files without a receiver: they never go by themselves."""
+    if not overview.unrouted.count:
+        return OK, ''
+    waits = overview.now - overview.unrouted.oldest
+    return CRITICAL if waits > LONGEST_WAIT else WARNING, '%s without a receiver, the oldest for %s' % (
+        text.count(overview.unrouted.count, 'file'), text.duration(max(0, waits)))
+
+
+def _full(_, view):
+    """Judge whether there is room: without it no file can be rejected, and no state be written that tells of it."""
+    if view.full:
+        return CRITICAL, '%s: the disk is full' % text.shown(view.path)
+    return OK, ''
+
+
+def _unmoved(_, view):
+    count = view.kept.unmoved if view.kept is not None else 0
+    if count:
+        return CRITICAL, '%s: %s answered and can\'t be moved: see the log' % (
+            text.shown(view.path), text.count(count, 'file'))
+    return OK, ''
 
 
 def _all_well(overview):

@@ -27,10 +27,14 @@ class PlainStream(object):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.recv = sock.recv
-        self.sendall = sock.sendall
         self._seconds = seconds
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLOUT)
+
+    def sendall(self, raw):
+        """As of a socket, whose own does not say on 2.6 how far it came when it was interrupted."""
+        while raw:
+            raw = raw[compat.retry_interrupted(self.sock.send, raw):]
 
     def readable(self, seconds):
         """Wait so many seconds at most for something to read, the peer's end included; return whether it came."""
@@ -38,7 +42,7 @@ class PlainStream(object):
 
     def ready(self):
         """Wait until there is something to read (True), or room to send (False)."""
-        events = compat.retry_interrupted(self._poll.poll, int(self._seconds * 1000))
+        events = _wait(self._poll, self._seconds)
         if not events:
             raise socket.timeout('timed out')
         return bool(events[0][1] & ~select.POLLOUT)
@@ -46,7 +50,7 @@ class PlainStream(object):
     def send(self, raw):
         """Send what there is room for; return how many bytes that was."""
         try:
-            return self.sock.send(raw, socket.MSG_DONTWAIT)
+            return compat.retry_interrupted(self.sock.send, raw, socket.MSG_DONTWAIT)
         except EnvironmentError as error:
             if compat.error_number(error) != errno.EAGAIN:
                 raise
@@ -55,15 +59,26 @@ class PlainStream(object):
     def idle(self):
         """Return True when the connection can take a request: nothing came on it since the last answer, neither its
         end nor bytes that nobody asked for."""
-        return self._poll.poll(0) == [(self.sock.fileno(), select.POLLOUT)]
+        try:
+            return _wait(self._poll, 0) == [(self.sock.fileno(), select.POLLOUT)]
+        except EnvironmentError:
+            return False  # it can't be told: a fresh connection is no loss
 
 
 def poll(sock, events, seconds):
     """Wait at most so many seconds for one of `events` (select.POLL...); return those that came, 0 for none."""
     poller = select.poll()
     poller.register(sock.fileno(), events)
-    found = compat.retry_interrupted(poller.poll, int(seconds * 1000))
+    found = _wait(poller, seconds)
     return found[0][1] if found else 0
+
+
+def _wait(poller, seconds):
+    """Return poller.poll(); raises socket.error (2.x: poll() raises one that is no EnvironmentError)."""
+    try:
+        return compat.retry_interrupted(poller.poll, int(seconds * 1000))
+    except (EnvironmentError, select.error) as error:
+        raise socket.error(compat.error_number(error), compat.error_text(error))
 
 
 def timed_out(error):

@@ -28,12 +28,14 @@ def _harmless(character):
 
 def shown(name):
     """Return the file name `name` so that it stays on its line and can be told from every other: where there are
-    bytes that are not printable text, or a `%`, these are percent-encoded."""
+    bytes that are not printable text, a `%`, or blanks at an end, these are percent-encoded."""
     raw = compat.fs_bytes(name)
-    plain = _plain(raw)
-    if plain is not None and b'%' not in raw:
+    plain, bare = _plain(raw), raw.strip(b' ')
+    if plain is not None and b'%' not in raw and raw == bare:
         return plain
-    return compat.percent(raw, ' !"#$&\'()*+,:;<=>?@[]^`{|}')
+    before = len(raw) - len(raw.lstrip(b' '))
+    behind = len(raw) - before - len(bare)
+    return '%20' * before + compat.percent(bare, ' !"#$&\'()*+,:;<=>?@[]^`{|}') + '%20' * behind
 
 
 def shell_word(name):

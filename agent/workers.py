@@ -143,14 +143,15 @@ class Pool(object):
         me = threading.current_thread()
         transport = self._transports[me]
         try:
-            job = self._next(None, None)
+            job = self._next(None, None, None)
             while job is not None:
                 most = transport.most(job.ticket.receiver)
                 along = self._take_along(job, most) if most > 1 else None
+                begin = self._clock()
                 if along:
-                    job = self._next(*self._deliver_all(along + [job], transport))
+                    job = self._next(*self._deliver_all(along + [job], transport, begin))
                 else:
-                    job = self._next(job, self._outcome(job, transport))
+                    job = self._next(job, self._outcome(job, transport), begin)
         except Exception:
             log.exception('a worker ended: this is a fault of the program')
         finally:
@@ -161,63 +162,59 @@ class Pool(object):
                 self._notify()
 
     def _outcome(self, job, transport):
-        begin = self._clock()
         try:
-            outcome = self.deliver(job, transport)
+            return self.deliver(job, transport)
         except Exception as error:
             log.exception('%s: a fault of the program: the file stays', text.shown(job.ticket.file.name))
             transport.close()
-            outcome = classify.of_host('a fault of the program: %s' % error.__class__.__name__)
-        self._note(job, outcome, begin)
-        return outcome
-
-    def _note(self, job, outcome, begin):
-        self.results.append(Result(job.ticket.file, job.ticket.receiver, outcome, job.ticket.attempts + 1,
-                                   self._clock() - begin))
+            return classify.of_host('a fault of the program: %s' % error.__class__.__name__)
 
     def _take_along(self, job, most):
         with self._lock:
             return self.lanes.take_along(job, most, self._clock())
 
-    def _deliver_all(self, jobs, transport):
-        """Deliver several jobs in one exchange; return the last one and its Outcome (None: not begun), the others are
-        settled."""
-        left, begin, last = list(jobs), self._clock(), None
+    def _deliver_all(self, jobs, transport, begin):
+        """Deliver several jobs in one exchange; return the last one, its Outcome (None: not begun) and its beginning;
+        the others are settled."""
+        left, last = list(jobs), None
         try:
             for job, outcome in self.deliver_all(jobs, transport):
                 left.remove(job)
-                if outcome is not None:
-                    self._note(job, outcome, begin)
-                    begin = self._clock()
                 if last is not None:
-                    self._settle(*last)
-                last = job, outcome
+                    begin = self._settle(*last)
+                last = job, outcome, begin
         except Exception:
             log.exception('%s: a fault of the program: the files stay', text.count(len(left), 'file'))
             transport.close()
         for job in left:  # after a fault alone
             if last is not None:
                 self._settle(*last)
-            last = job, classify.of_host('a fault of the program')
+            last = job, classify.of_host('a fault of the program'), begin
         return last
 
-    def _settle(self, job, outcome):
+    def _settle(self, job, outcome, begin):
         with self._lock:
-            self._take_back(job, outcome)
+            return self._take_back(job, outcome, begin)
 
-    def _take_back(self, job, outcome):
+    def _take_back(self, job, outcome, begin):
+        """Settle a job that began at `begin`; return what time it is."""
+        now = self._clock()
         if outcome is None:
             self.lanes.give_back(job)
-            return
-        self.lanes.settle(job, outcome, self._clock(), random.random())
+            return now
+        ticket = job.ticket
+        self.lanes.settle(job, outcome, now, random.random())
+        # Not before: who hears that a file changed looks at it anew, and must not find it known.
+        self.results.append(Result(ticket.file, ticket.receiver, outcome, ticket.attempts + 1, now - begin))
         if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
             self._tell()
+        return now
 
-    def _next(self, job, outcome):
+    def _next(self, job, outcome, begin):
         """Settle the job that is done, if any, and return the next one, or None when this worker is to end."""
         with self._lock:
             if job is not None:
-                self._take_back(job, outcome)
+                self._take_back(job, outcome, begin)
             waited = False
             while True:
                 if self._stopping or self._living > self._size:

@@ -4,11 +4,12 @@ import os
 
 import pytest
 
-from agent import bodies, curl_program
+from agent import bodies, compat, curl_program
 from agent.curl import MOST_FILES, CurlTransport
 from agent.errors import TransportError
 from agent.records import Reply
 from agent.resources import Resources
+from tests.samples import receiver
 from tests.senders import Sender, make, no_curl
 from tests.servers import ScriptedServer, ok
 
@@ -95,6 +96,24 @@ def test_the_most_files_that_go_together_do(several):
     with ScriptedServer(answering(*[ok()] * MOST_FILES)) as server:
         results = list(several.transport.send_all(parcels(several, server, MOST_FILES)))
     assert [reply.status for reply in results] == [200] * MOST_FILES
+
+
+def test_what_is_no_report_of_curl_is_taken_for_words():
+    class Ended(object):
+        @staticmethod
+        def wait():
+            return 7
+    digits = b'9' * 5000
+    for line in (b'@1 1.2.3 0 x', b'@1 , 0 x', b'@' + digits + b' 0.5 0 x', b'@1 0.5 ' + digits, b'@\xd9\xa1 0.5 0'):
+        transport = CurlTransport(None, program())
+        transport._receiver, transport._process = receiver(), Ended
+        reading, writing = compat.pipe()
+        os.write(writing, line + b'\ncurl: (7) why\n')
+        os.close(writing)
+        try:
+            assert [report.code for report in transport._reports(reading, 2)] == [7]
+        finally:
+            os.close(reading)
 
 
 # --- old versions

@@ -378,3 +378,11 @@ def test_secrets_are_in_no_core_dump(host):
         assert limit is None or found[0].split()[4] == limit
         os.kill(host.pid(), signal.SIGTERM)
         until(lambda: not os.listdir(host.run_dir), host.logged)
+
+
+def test_who_reads_what_the_start_says_to_its_end_does_not_wait_for_the_agent(host):
+    host.configure((NOWHERE, ''), agent=host.keys)
+    child = subprocess.Popen(['sh', '-c', 'exec 3>&1 4>&2; "$0" -c "$1" run --detach', ENVIO, host.conf],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={'PATH': '/usr/bin:/bin', 'ENVIO_PYTHON': sys.executable})
+    assert child.communicate() == (b'', b'') and not ended(host.pid())

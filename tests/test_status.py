@@ -391,3 +391,36 @@ def test_a_long_list_is_whole(host):
     host.put(*names)
     assert sorted([one['name'] for one in host.document('list')[1]['files']]) == names
     assert len(host.run('list')[1].splitlines()) == 2002
+
+
+# --- what is wrong with the spool itself
+
+@pytest.mark.parametrize('age, level, word', [(10, 1, 'WARNING'), (7200, 2, 'CRITICAL')])
+def test_files_without_a_receiver_never_go_by_themselves_and_are_said(host, monkeypatch, age, level, word):
+    host.keep()
+    host.put('nobodys.txt')
+    real = time.time
+    monkeypatch.setattr(time, 'time', lambda: real() + age)
+    host.keep(ago=1.0)  # a pass has just ended
+    code, lines = host.status()
+    assert code == level and lines[0].startswith('%s: 1 file without a receiver, the oldest for ' % word)
+
+
+def test_answered_files_that_can_not_be_moved_are_said(host):
+    host.keep(unmoved=2)
+    code, lines = host.status()
+    assert (code, lines[0]) == (2, 'CRITICAL: %s: 2 files answered and can\'t be moved: see the log' % host.spool)
+
+
+def test_a_full_disk_is_said(host, monkeypatch):
+    host.keep()
+
+    class Room(object):
+        f_bavail, f_files, f_favail = 0, 10, 10
+    monkeypatch.setattr(os, 'statvfs', lambda path: Room)
+    code, lines = host.status()
+    assert (code, lines[0]) == (2, 'CRITICAL: %s: the disk is full' % host.spool)
+    Room.f_bavail, Room.f_favail = 10, 0
+    assert host.status()[0] == 2
+    Room.f_files = 0  # a file system that does not count
+    assert host.status()[0] == 0
