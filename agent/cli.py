@@ -30,6 +30,7 @@ usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
   receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls | --cert FILE [--key FILE]]
                        a small receiver for trying things out; --tls: https, with a certificate made for it
   demo                 the whole thing in a temporary folder
+  help [conf|man1|man5|KEY]   this; a configuration with every key explained; the manual pages; a key explained
   version              version, interpreter, TLS abilities, cURL found
 
   -c FILE  configuration, default %s
@@ -71,7 +72,7 @@ def _command(argv):
     options, words = _common(argv)
     if options.version:
         return version(options, [])
-    wants_help = options.help or words[:1] == ['help'] or set(words[1:]) & set(['-h', '--help'])
+    wants_help = options.help or set(words[1:]) & set(['-h', '--help'])
     if wants_help or not words:
         console.show(HELP)
         return errors.EX_OK if wants_help else errors.EX_USAGE
@@ -368,6 +369,14 @@ def demo(common, argv):
     return show.run(sys.stdout)
 
 
+def help_(common, argv):
+    """envio help [conf|man1|man5|KEY]"""
+    _, words = _options('help', common, argv, words=True)
+    from agent import reference
+    console.show(reference.page(words, HELP, COMMANDS))
+    return errors.EX_OK
+
+
 def version(common, argv):
     """envio version"""
     _options('version', common, argv)
@@ -378,4 +387,4 @@ def version(common, argv):
 
 COMMANDS = {'run': run, 'once': once, 'check': check, 'route': route, 'status': status, 'list': list_files,
             'report': report, 'requeue': requeue, 'flush': flush, 'send': send, 'receiver': receiver, 'demo': demo,
-            'version': version}
+            'help': help_, 'version': version}

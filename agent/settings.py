@@ -1,6 +1,6 @@
 """Every key of the configuration, described once (SPEC 4): where it may stand, what its value looks like, its default.
 
-config reads and validates with this table, and documentation can be made from it; a key is added here and in
+config reads and validates with this table, and reference makes documentation from it; a key is added here and in
 records. A kind's parse raises rules.Refused, with the reason as a clause.
 """
 
@@ -30,7 +30,8 @@ Setting = namedtuple('Setting', (
     'where',    # AGENT, RECEIVER or BOTH
     'kind',     # Kind
     'default',  # as it would stand in the file; None: the key has to be given
-    'help',     # one line, for people
+    'help',     # a sentence for people, without its full stop
+    'group',    # the heading it stands under, for people
 ))
 
 _UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
@@ -206,71 +207,110 @@ USER_NAME = Kind('a user name', _user_name, ONE, True)
 TOKEN = Kind('a word', _token, ONE, False)
 PROXY = Kind('none, env or http://host:port', _proxy, ONE, False)
 
-SETTINGS = tuple([Setting(*row) for row in (
-    # the agent
-    ('spool', AGENT, PATHS, None, 'folders whose files are sent'),
-    ('workers', AGENT, THREADS, '8', 'threads that send, in all'),
-    ('scan_interval', AGENT, _duration(0.001, _DAY), '5s', 'pause between two looks into the spools'),
-    ('settle', AGENT, LONG, '2s', 'how long a file must be unchanged before it is collected; 0: at once'),
-    ('ignore', AGENT, PATTERNS, '.*, *.tmp, *.part, *.partial, *.filepart, *~, *.reason',
-     'names that are never collected'),
-    ('keep_sent', AGENT, _number(0, 36500), '0', 'days that sent/ is kept; 0: for ever'),
-    ('router', AGENT, PLUGIN, '', 'function asked first where a file goes: a receiver, a URL or None'),
-    ('run_dir', AGENT, PATH, '/var/run/envio', 'folder of the pid file'),
-    ('log_file', AGENT, PATH, '', 'file the log is appended to; empty: stderr'),
-    ('log_level', AGENT, _choice('debug', 'info', 'warning', 'error'), 'info', 'least weight of a log line'),
-    ('syslog', AGENT, YES_NO, 'no', 'log to syslog'),
-    ('journal', AGENT, PATH, '', 'file that gets one JSON line for each final verdict'),
-    ('metrics', AGENT, PATH, '', 'file of metrics in Prometheus\' text format'),
-    ('stop_grace', AGENT, LONG, '30s', 'how long a stopping agent waits for what is being sent'),
-    ('splay', AGENT, LONG, '0', 'most that a start waits, by chance, so that a fleet does not come at once'),
-    ('user', AGENT, ACCOUNT, '', 'account to change to when started as root'),
-    ('group', AGENT, ACCOUNT, '', 'group to change to when started as root'),
-    # which files, and where they go
-    ('match', RECEIVER, PATTERNS, '', 'patterns of the file names this receiver gets'),
-    ('match_regex', RECEIVER, REGEX, '', 'the same as a regular expression, whose named groups url may use'),
-    ('spool', RECEIVER, PATH, '', 'only files of this spool; empty: of all'),
-    ('url', RECEIVER, URL, None, 'where the file is sent'),
-    ('workers', RECEIVER, THREADS, '4', 'most exchanges with this receiver at once'),
-    # the request
-    ('method', BOTH, METHOD, 'POST', 'request method'),
-    ('content_type', BOTH, MEDIA_TYPE, 'auto', 'media type; auto: by the name\'s extension'),
-    ('body', BOTH, _choice('raw', 'multipart'), 'raw', 'the file as it is, or as the part of a form'),
-    ('multipart_field', BOTH, TOKEN, 'file', 'name of the part when body = multipart'),
-    ('gzip', BOTH, YES_NO, 'no', 'compress the body (Content-Encoding: gzip)'),
-    ('digest', BOTH, YES_NO, 'no', 'send the body\'s SHA-256 (Content-Digest)'),
-    ('headers', BOTH, HEADERS, '', 'further headers'),
-    ('secret_headers_file', BOTH, PATH, '', 'further headers, from a file only its owner can read'),
-    ('username', BOTH, USER_NAME, '', 'user name for Basic authentication'),
-    ('password_file', BOTH, PATH, '', 'file that holds the password'),
-    ('token_file', BOTH, PATH, '', 'file that holds a bearer token'),
-    ('ca_file', BOTH, PATH, '', 'certificates to trust; empty: the system\'s'),
-    ('tls_verify', BOTH, YES_NO, 'yes', 'verify the receiver\'s certificate and name'),
-    ('client_cert', BOTH, PATH, '', 'certificate to show the receiver'),
-    ('client_key', BOTH, PATH, '', 'private key of client_cert'),
-    ('proxy', BOTH, PROXY, 'env', 'none, env (as the environment says) or http://user:password@host:port'),
-    ('transport', BOTH, _choice('native', 'curl', 'auto'), 'auto', 'what does the talking'),
-    ('connect_timeout', BOTH, TIMEOUT, '10s', 'how long connecting may take'),
-    ('read_timeout', BOTH, TIMEOUT, '60s', 'how long the receiver may be silent'),
-    ('deadline', BOTH, TIMEOUT, '5m', 'how long a whole exchange may take'),
-    ('rate_limit', BOTH, SIZE, '0', 'bytes a second; 0: no limit'),
-    # what an answer means
-    ('accepted', BOTH, _choice('move', 'delete'), 'move', 'what becomes of an accepted file'),
-    ('ack', BOTH, CODES, '', 'answers that accept the file'),
-    ('nack', BOTH, CODES, '', 'answers that reject the file'),
-    ('retry', BOTH, CODES, '', 'answers after which the file is tried again'),
-    ('hold', BOTH, CODES, '', 'answers after which the receiver is paused'),
-    ('breaker_threshold', BOTH, _number(1, 1000000), '5', 'failures in a row that open the breaker'),
-    ('breaker_pause', BOTH, PAUSE, '5s', 'first pause of an open breaker; each further one doubles'),
-    ('breaker_max_pause', BOTH, PAUSE, '10m', 'longest pause of an open breaker'),
-    ('retry_pause', BOTH, PAUSE, '5s', 'first pause of a failed file; each further one doubles'),
-    ('retry_max_pause', BOTH, PAUSE, '10m', 'longest pause of a failed file'),
-    ('brake', BOTH, COUNT, '10', 'rejections in a row that pause the receiver; 0: never'),
-    ('hold_probe', BOTH, PAUSE, '5m', 'how often a paused receiver is tried'),
-    ('max_attempts', BOTH, COUNT, '0', 'attempts after which a file is given up; 0: never'),
-    ('expire', BOTH, LONG, '0', 'age at which a file is given up; 0: never'),
-    ('follow_redirects', BOTH, YES_NO, 'no', 'follow 307 and 308 on the same origin'),
-)])
+# group, where its keys may stand, and of each key: name, kind, default, help
+SETTINGS = tuple([Setting(name, where, kind, default, words, group) for group, where, rows in (
+    ('The agent', AGENT, (
+        ('spool', PATHS, None, 'Folders whose files are sent; the agent makes sent/, error/ and .envio/ in each'),
+        ('workers', THREADS, '8', 'Threads that send, in all: the most files that are under way at once'),
+        ('scan_interval', _duration(0.001, _DAY), '5s',
+         'Pause between two looks into the spools, where the kernel does not tell of new files (inotify)'),
+        ('settle', LONG, '2s',
+         'How long a file must be unchanged before it is sent; 0: at once, for producers that rename finished files '
+         'into the spool'),
+        ('ignore', PATTERNS, '.*, *.tmp, *.part, *.partial, *.filepart, *~, *.reason',
+         'Names that are never sent; a list of your own takes the place of this one'),
+        ('keep_sent', _number(0, 36500), '0', 'Days that accepted files are kept in sent/; 0: for ever'),
+        ('router', PLUGIN, '',
+         'Function that is asked first, with the file name: it returns the name of a receiver, a URL, or None to let '
+         'the sections decide'),
+        ('run_dir', PATH, '/var/run/envio', 'Folder of the pid file, envio.pid; run --detach makes it'),
+        ('log_file', PATH, '',
+         'File that gets the log, opened anew once it is rotated; without this and syslog, lines go to stderr, those '
+         'of run --detach to syslog'),
+        ('log_level', _choice('debug', 'info', 'warning', 'error'), 'info',
+         'Least weight of the lines that are logged; debug: all of them'),
+        ('syslog', YES_NO, 'no', 'Log to syslog (facility daemon), beside log_file where there is one'),
+        ('journal', PATH, '', 'File that gets a line of JSON for each file that was accepted, rejected or given up'),
+        ('metrics', PATH, '',
+         'File that is kept up to date with metrics for Prometheus: a NAME.prom in the folder of node_exporter\'s '
+         'textfile collector'),
+        ('stop_grace', LONG, '30s',
+         'How long a stopping agent waits for what is being sent; what is not answered by then stays in the spool'),
+        ('splay', LONG, '0',
+         'Longest wait at the start, chosen by chance between 0 and this, so that a fleet does not come all at once'),
+        ('user', ACCOUNT, '', 'Account to become when started as root'),
+        ('group', ACCOUNT, '', 'Group to become when started as root; empty: that of user'),
+    )),
+    ('Which files, and where they go', RECEIVER, (
+        ('match', PATTERNS, '',
+         'Patterns of the file names that go to this receiver; the first receiver in the configuration that matches '
+         'gets the file'),
+        ('match_regex', REGEX, '',
+         'The same by a regular expression, matched from the start of the name; its named groups may stand in url'),
+        ('spool', PATH, '', 'Only files of this spool; empty: of all'),
+        ('url', URL, None, 'Where the file is sent, by http or https; {stem} is the name without its extension'),
+        ('workers', THREADS, '4', 'Most files that are under way to this receiver at once'),
+    )),
+    ('The request', BOTH, (
+        ('method', METHOD, 'POST', 'Method of the request; the file is the body with any of them'),
+        ('content_type', MEDIA_TYPE, 'auto',
+         'Media type of the file; auto: by the extension of its name, else application/octet-stream'),
+        ('body', _choice('raw', 'multipart'), 'raw',
+         'The file as it is, or as the one part of a form (multipart/form-data)'),
+        ('multipart_field', TOKEN, 'file', 'Name of the field that holds the file when body = multipart'),
+        ('gzip', YES_NO, 'no', 'Compress the body (Content-Encoding: gzip)'),
+        ('digest', YES_NO, 'no', 'Send the SHA-256 of the body along (Content-Digest)'),
+        ('headers', HEADERS, '', 'Further headers of the request'),
+    )),
+    ('Who the agent is, and whom it trusts', BOTH, (
+        ('username', USER_NAME, '', 'User name for Basic authentication; it needs password_file'),
+        ('password_file', PATH, '', 'File that holds the password; only its owner may be able to read it'),
+        ('token_file', PATH, '', 'File that holds a bearer token; only its owner may be able to read it'),
+        ('secret_headers_file', PATH, '', 'File of further headers, one a line; only its owner may be able to read it'),
+        ('ca_file', PATH, '', 'Certificates (PEM) of the authorities to trust; empty: those of the system'),
+        ('tls_verify', YES_NO, 'yes',
+         'Verify the receiver\'s certificate and its name; no is warned of at every start'),
+        ('client_cert', PATH, '', 'Certificate (PEM) that the agent shows the receiver'),
+        ('client_key', PATH, '',
+         'Private key (PEM, not encrypted) of client_cert, for its owner alone to read; empty: it is in the same '
+         'file'),
+    )),
+    ('The connection', BOTH, (
+        ('proxy', PROXY, 'env',
+         'Proxy on the way; env: as http_proxy, https_proxy, all_proxy and no_proxy say; user:password@ may stand '
+         'before the host'),
+        ('transport', _choice('native', 'curl', 'auto'), 'auto',
+         'What does the talking: Python itself or the system\'s cURL; auto: cURL where this Python can\'t do https '
+         'well'),
+        ('connect_timeout', TIMEOUT, '10s', 'How long connecting may take, each of its steps: TCP, proxy, TLS'),
+        ('read_timeout', TIMEOUT, '60s', 'How long the receiver may be silent'),
+        ('deadline', TIMEOUT, '5m', 'How long a whole exchange may take, from connecting to the end of the answer'),
+        ('rate_limit', SIZE, '0', 'Bytes a second for all files of the receiver together; 0: no limit'),
+    )),
+    ('What an answer means', BOTH, (
+        ('accepted', _choice('move', 'delete'), 'move',
+         'What becomes of an accepted file: it goes to sent/, or is removed'),
+        ('ack', CODES, '', 'Answers that accept the file, whatever they mean otherwise'),
+        ('nack', CODES, '', 'Answers that reject the file'),
+        ('retry', CODES, '', 'Answers after which the file stays and is tried again'),
+        ('hold', CODES, '', 'Answers after which nothing of the receiver moves, and one file tries again now and then'),
+        ('follow_redirects', YES_NO, 'no',
+         'Follow 307 and 308 on the same origin, at most 3; other redirects are HOLD'),
+    )),
+    ('Failures and pauses', BOTH, (
+        ('breaker_threshold', _number(1, 1000000), '5',
+         'Failures in a row that open the circuit breaker: nothing is sent for a while'),
+        ('breaker_pause', PAUSE, '5s', 'First pause of an open breaker; it doubles each time the probe after it fails'),
+        ('breaker_max_pause', PAUSE, '10m', 'Longest pause of an open breaker'),
+        ('retry_pause', PAUSE, '5s', 'First pause of a file that failed; it doubles each time the file fails again'),
+        ('retry_max_pause', PAUSE, '10m', 'Longest pause of a file that failed'),
+        ('brake', COUNT, '10',
+         'Rejections in a row, no file accepted between them, that put the receiver on HOLD; 0: never'),
+        ('hold_probe', PAUSE, '5m', 'How often one file tries a receiver that is on HOLD'),
+        ('max_attempts', COUNT, '0', 'Attempts after which a file that failed is given up: to error/; 0: never'),
+        ('expire', LONG, '0', 'Age, in the spool, at which a file that failed is given up: to error/; 0: never'),
+    )),
+) for name, kind, default, words in rows])
 
 FOR_AGENT = dict([(s.name, s) for s in SETTINGS if s.where != RECEIVER])
 FOR_RECEIVER = dict([(s.name, s) for s in SETTINGS if s.where != AGENT])

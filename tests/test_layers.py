@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # From low to high. A file imports files of lower rows, and those before it in its own row.
 ROWS = (
     'compat errors records text',
-    'rules certificates proxies settings config router classify backoff breaker lane lanes',  # pure
+    'rules certificates proxies settings man1 man5 reference config router classify backoff breaker lane lanes',  # pure
     'wakeup inotify folders moves leftovers spool appender logs request bodies reasons answers credentials streams '
     'tls ratelimit resources places curl_program native curl transports',                  # input and output
     'collector delivery stats state journal metrics workers engine',
