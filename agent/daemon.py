@@ -37,14 +37,16 @@ class Process(object):
         """Make run_dir for the account that `user` names, while this is still root; only --detach needs it."""
         if not self.detached:
             return
+        umask = os.umask(0o022)  # also for /var/run, should it not be there
         try:
             os.makedirs(config.run_dir, FOLDER_MODE)
-            os.chmod(config.run_dir, FOLDER_MODE)  # whatever the umask
             if os.geteuid() == 0:
                 user, group, _ = privileges.check(config)
                 os.chown(config.run_dir, -1 if user is None else user, -1 if group is None else group)
         except EnvironmentError:
             pass  # it is there; or ready() will say what is wrong
+        finally:
+            os.umask(umask)
 
     def ready(self, config):
         """Write the pid file, and let the one who started us go. Raises ConfigError when --detach can't write it: a

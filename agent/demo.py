@@ -5,6 +5,7 @@ Called by cli.py. It checks what it shows: the exit code is 0 only when every fi
 
 import logging
 import os
+import pkgutil
 import shutil
 import signal
 import tempfile
@@ -12,7 +13,9 @@ import tempfile
 from agent import compat, config, engine, errors, receiver, router
 from agent.wakeup import Wakeup
 
-EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'examples')
+# By name: in a program that is one file (bin/bundle.py) there is no folder to list.
+EXAMPLES = ('invoice-2026-0417.xml', 'invoice-2026-0418.xml', 'label-FLR-25.svg', 'orders-1001.json',
+            'orders-1002.json', 'orders-1003.json', 'orders-1004.json', 'stock-2026-11-23.csv')
 LONGEST = 60  # seconds, then something is wrong
 DOWN_FOR = 2.0  # seconds after its breaker opened until the third receiver comes back
 
@@ -62,6 +65,7 @@ class _Printer(logging.Handler):
 
 def run(stream):
     """Show it on `stream`; return the exit code: 0 when everything went as it has to, else 70."""
+    files = dict([(name, pkgutil.get_data('agent', 'examples/' + name)) for name in EXAMPLES])
     folder = tempfile.mkdtemp(prefix='envio-demo-')
     log = logging.getLogger('envio')
     printer = _Printer(stream)
@@ -73,8 +77,8 @@ def run(stream):
             servers[name] = receiver.serve(folder=os.path.join(folder, name), answers=RULES[name],
                                            say=_prefixed(printer.say, name)).start()
         servers['stock'].stop()
-        agent = _deliver(folder, servers, printer)
-        return _table(folder, agent, stream)
+        agent = _deliver(folder, files, servers, printer)
+        return _table(folder, files, agent, stream)
     finally:
         for server in servers.values():
             server.stop()
@@ -86,14 +90,15 @@ def _prefixed(say, name):
     return lambda line: say('%-9s received %s' % (name, line))
 
 
-def _deliver(folder, servers, printer):
+def _deliver(folder, files, servers, printer):
     spool = os.path.join(folder, 'spool')
     os.mkdir(spool)
-    for name in sorted(os.listdir(EXAMPLES)):
-        shutil.copy(os.path.join(EXAMPLES, name), spool)
+    for name in EXAMPLES:
+        with open(os.path.join(spool, name), 'wb') as stream:
+            stream.write(files[name])
     places = dict([(name, server.url) for name, server in servers.items()], spool=spool)
     parsed = config.parse((CONFIG % places).encode('ascii'), os.path.join(folder, 'envio.conf'))
-    printer.say('%d files in %s; receiver stock is down' % (len(os.listdir(EXAMPLES)), spool))
+    printer.say('%d files in %s; receiver stock is down' % (len(EXAMPLES), spool))
     wakeup = Wakeup()
     try:
         return engine.run((parsed, router.Router(parsed)), wakeup, watch=_Director(servers['stock'], wakeup, printer))
@@ -116,25 +121,24 @@ class _Director(object):
         if self._back is not None and now >= self._back and self._server.down.is_set():
             self._server.start()
             self._printer.say('receiver stock comes back')
-        files = len(os.listdir(EXAMPLES))
-        if agent.stats.total('accepted') + agent.stats.total('rejected') >= files or now > self._end:
+        if agent.stats.total('accepted') + agent.stats.total('rejected') >= len(EXAMPLES) or now > self._end:
             self._wakeup.signals.append(signal.SIGTERM)
             return now
         return now + 0.1
 
 
-def _table(folder, agent, stream):
+def _table(folder, files, agent, stream):
     """Print where each file went, and compare it with where it has to be."""
     spool = os.path.join(folder, 'spool')
     day = os.listdir(os.path.join(spool, 'sent'))[0]
     good = True
     stream.write('\n%-22s %-9s %-9s %s\n' % ('file', 'receiver', 'verdict', 'received'))
-    for name in sorted(os.listdir(EXAMPLES)):
+    for name in EXAMPLES:
         to = agent.router.route(spool, name).receiver.name
         rejected = name == 'orders-1003.json'
         where = os.path.join(spool, 'error' if rejected else os.path.join('sent', day), name)
-        received = _same(os.path.join(folder, to, name), os.path.join(EXAMPLES, name))
-        right = _same(where, os.path.join(EXAMPLES, name)) and received != rejected
+        received = _holds(os.path.join(folder, to, name), files[name])
+        right = _holds(where, files[name]) and received != rejected
         good = good and right
         stream.write('%-22s %-9s %-9s %s%s\n' % (
             name, to, 'rejected' if rejected else 'accepted',
@@ -147,12 +151,8 @@ def _table(folder, agent, stream):
     return errors.EX_OK if good else errors.EX_SOFTWARE
 
 
-def _same(one, other):
-    contents = []
-    for path in (one, other):
-        if not os.path.isfile(path):
-            return False
-        opened = open(path, 'rb')
-        contents.append(opened.read())
-        opened.close()
-    return contents[0] == contents[1]
+def _holds(path, content):
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as stream:
+        return stream.read() == content

@@ -55,7 +55,14 @@ def drop(config):
 def closed():
     """Return the folders of the program and of its Python that this account can't read: what is loaded only when it is
     needed would fail then."""
-    return [os.path.dirname(path) for path in (os.path.abspath(__file__), os.__file__) if not os.access(path, os.R_OK)]
+    # Of a module in an archive (bin/bundle.py) that is what has to be read.
+    own = getattr(globals().get('__loader__'), 'archive', os.path.abspath(__file__))
+    return [os.path.dirname(path) for path in (own, os.__file__) if not _readable(path)]
+
+
+def _readable(path):
+    # A compiled module that root wrote with its own umask is no loss: its source, a letter shorter, can be read.
+    return os.access(path, os.R_OK) or os.access(path[:-1], os.R_OK)
 
 
 def become_owner(config):
