@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from agent import compat
 from tests.conftest import ROOT
 
 CRON = '/usr/bin:/bin'
@@ -42,8 +43,8 @@ def which(name):
 def run(command, cwd='/', **environment):
     """Return exit code, standard output and standard error of `command` with exactly this environment."""
     child = subprocess.Popen(command, cwd=str(cwd), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, universal_newlines=True)
-    out, err = child.communicate()
+                             stderr=subprocess.PIPE)
+    out, err = [compat.fs_native(raw) for raw in child.communicate()]  # names of files, whatever the locale
     return child.returncode, out, err
 
 
