@@ -113,10 +113,11 @@ def _options(name, common, argv, add=None, words=False):
     return options, rest
 
 
-def _setup(path, before=None):
+def _setup(path, before=None, sends=True):
     """Return (Config, Router) of a configuration file, and be the account that it names from then on.
 
-    before: called with the Config while this is still the account that started it.
+    before: called with the Config while this is still the account that started it; sends: False for what only looks,
+    and so needs neither credentials nor keys.
     """
     from agent import config, privileges, router, transports
     loaded = config.load(os.path.abspath(path))
@@ -124,7 +125,7 @@ def _setup(path, before=None):
         before(loaded)
     privileges.drop(loaded)
     privileges.protect_secrets(loaded)
-    problems = transports.problems(loaded, os.environ)
+    problems = transports.problems(loaded, os.environ) if sends else None
     if problems:
         raise ConfigError(problems)
     plugin = router.load_plugin(loaded.router) if loaded.router else None
@@ -134,7 +135,7 @@ def _setup(path, before=None):
 def _setup_of_owner(path):
     """Return the Config, and be the account whose agent works on its spools from then on."""
     from agent import privileges
-    config, _ = _setup(path)
+    config, _ = _setup(path, sends=False)
     privileges.become_owner(config)
     return config
 
@@ -281,14 +282,14 @@ def status(common, argv):
     options, _ = _options('status', common, argv, lambda parser: [
         parser.add_option(flag, action='store_true') for flag in ('--json', '--watch')])
     from agent import status as page
-    return page.status(lambda: _setup(options.config), options.json, options.watch, console.show)
+    return page.status(lambda: _setup(options.config, sends=False), options.json, options.watch, console.show)
 
 
 def list_files(common, argv):
     """envio list [--json]"""
     options, _ = _options('list', common, argv, lambda parser: parser.add_option('--json', action='store_true'))
     from agent import listing
-    listing.list_files(_setup(options.config), options.json, console.show, console.say)
+    listing.list_files(_setup(options.config, sends=False), options.json, console.show, console.say)
     return errors.EX_OK
 
 
@@ -300,7 +301,7 @@ def report(common, argv):
     path = options.html if options.html == '-' else os.path.abspath(options.html)
     import time
     from agent import report as page
-    console.show(page.write(_setup(options.config), path, time.time()))
+    console.show(page.write(_setup(options.config, sends=False), path, time.time()))
     return errors.EX_OK
 
 

@@ -13,6 +13,7 @@ from agent import compat, rules, text
 from agent.folders import OWN_NAMES
 from agent.lane import MOST_FILES
 from agent.records import SpoolFile, Ticket
+from agent.spool import LINKED
 
 SLICE = 512      # names looked at between two looks at signals and times
 MOST_HEARD = 65536    # names that wait to be looked at; more, and all are looked at
@@ -56,6 +57,7 @@ class Collector(object):
         self._checks = deque()   # (when, spool, name) of the watched files, in order of time
         self._watching = {}      # receiver's name -> number of watched files
         self._overflow = set()   # names of receivers that have more on disk than there is room for
+        self._linked = set()     # (spool's path, name) of files that had a second name when they were looked at
         self._said = set()       # what was said and is still so
         self._mentioned = set()  # what came up in the present pass
         self._ignored = rules.matcher(config.ignore)  # the index of a pattern, or None
@@ -182,8 +184,7 @@ class Collector(object):
             return
         stamp, kind = self._look(spool, name)
         if kind:
-            if kind != 'gone':
-                self._say(spool.path + '/' + name, 'is %s: ignored', kind)
+            self._pass_over(spool, name, kind, now)
         elif target.receiver is None:
             self.unrouted += 1
             self._say(spool.path + '/' + name, 'stays: %s', target.why)
@@ -191,6 +192,17 @@ class Collector(object):
             self._watch(spool, name, stamp, target.receiver.name, now)
         else:
             self._collect(spool, name, stamp, target, tickets)
+
+    def _pass_over(self, spool, name, kind, now):
+        key = spool.path, name
+        if kind.endswith(LINKED) and key not in self._linked:
+            # `requeue`, and many a producer, has two names of a file for a moment: said when it is so for longer.
+            if len(self._linked) >= MOST_SAID:
+                self._linked.clear()
+            self._linked.add(key)
+            self._folders, self._scan_due = None, min(self._scan_due, now + self._config.scan_interval)
+        elif kind != 'gone':
+            self._say(spool.path + '/' + name, 'is %s: ignored', kind)
 
     def _collect(self, spool, name, stamp, target, tickets):
         receiver = target.receiver.name
@@ -208,6 +220,7 @@ class Collector(object):
         self._watching[receiver] -= 1
         stamp, kind = self._look(spool, name)
         if kind:
+            self._pass_over(spool, name, kind, now)
             return
         target = self._router.route(spool.path, name)
         if stamp == before and target.receiver is not None:

@@ -13,9 +13,12 @@ import re
 import time
 
 from agent import compat, requeue, text
+from agent.breaker import OPEN
 from agent.errors import AgentError
 from agent.folders import ERROR, REASON
-from agent.status import HOLD, LEVELS, OPEN, gather, judge, waiting_files, waits_since
+from agent.health import LEVELS, judge
+from agent.records import HOLD
+from agent.status import gather, waiting_files, waits_since
 
 HOURS = 48
 MOST_REJECTED = 50    # shown

@@ -17,6 +17,8 @@ from agent.errors import FileChanged, SpoolError
 from agent.folders import DELETED, ERROR, OWN, OWN_NAMES, REASON, SENT
 from agent.moves import stamp_of
 
+LINKED = 'links to a file that may not be the producer\'s'  # so ends what look() says of a second name
+
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | compat.O_CLOEXEC
 _IDENTITY = re.compile(br'[0-9a-f]{32}\Z')
 _DAY = re.compile(r'\d{4}-\d\d-\d\d\Z')
@@ -146,7 +148,7 @@ class Spool(object):
         me = os.geteuid()
         theirs = not me and status.st_uid != me
         if status.st_nlink > 1 and (theirs or self._wary and (not me or status.st_uid == me)):
-            return 'one of %d links to a file that may not be the producer\'s' % status.st_nlink
+            return 'one of %d %s' % (status.st_nlink, LINKED)
         return ''
 
     def open(self, file):

@@ -216,8 +216,8 @@ def test_c_and_q_may_stand_before_or_after_the_command_and_the_later_wins(host):
     assert host.call('-q', '-c', host.config, 'check') == host.call('check', '-qc', host.config) == (0, '', '')
 
 
-@pytest.mark.parametrize('command', [['check'], ['once'], ['run'], ['route', 'a.json'], ['status'], ['list'],
-                                     ['requeue', '--all'], ['flush']])
+@pytest.mark.parametrize('command', [['check'], ['once'], ['run'], ['route', 'a.json'], ['list'], ['flush'],
+                                     ['requeue', '--all']])
 def test_every_fault_of_a_configuration_is_said_at_once_with_its_line(host, command):
     host.write(FAULTS)
     code, out, err = host.call('-c', host.config, *command)

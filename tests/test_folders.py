@@ -10,6 +10,7 @@ from agent import folders
 from agent.errors import LockedError, SpoolError
 from agent.spool import Spool
 from tests import nobody
+from tests.servers import ScriptedServer, ok
 from tests.test_end_to_end import Host
 
 OTHER = 4321  # the number of no account
@@ -176,9 +177,23 @@ def test_a_link_that_is_not_sent_is_said_and_stays(host):
     os.link(host.folder + '/secret', host.spool + '/a.json')
     os.chmod(host.spool, 0o777)
     host.configure(('http://127.0.0.1:9/in', ''))
-    code, _, err = host.once('-v')
-    assert code == 0 and '/a.json is one of 2 links to a file that may not be the producer\'s: ignored' in err
-    assert os.path.exists(host.spool + '/a.json')
+    agent = host.start('run')
+    agent.hears('/a.json is one of 2 links to a file that may not be the producer\'s: ignored')
+    assert os.path.exists(host.spool + '/a.json') and host.sent() == {}
+
+
+def test_a_second_name_for_a_moment_is_neither_said_nor_does_it_make_the_file_wait(host):
+    with ScriptedServer([('read_request',), ('send', ok())]) as server:
+        host.configure((server.url, ''))
+        os.chmod(host.spool, 0o777)
+        agent = host.start('run')
+        agent.hears('started')
+        with open(host.folder + '/draft', 'w') as page:
+            page.write('content')
+        os.link(host.folder + '/draft', host.spool + '/a.json')
+        os.unlink(host.folder + '/draft')
+        agent.until(lambda: list(host.sent()) == ['a.json'], 'it is sent')
+        assert 'links to a file' not in agent.said()
 
 
 # --- the lock

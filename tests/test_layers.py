@@ -14,7 +14,7 @@ ROWS = (
     'wakeup inotify folders moves leftovers spool appender logs request bodies reasons answers credentials streams '
     'tls ratelimit resources places curl_program native curl transports',                  # input and output
     'collector delivery stats state journal metrics workers engine',
-    'console privileges daemon abilities probe progress summary requeue sending status listing report '
+    'console privileges daemon abilities probe progress summary requeue sending health status listing report '
     'receiver_rules receiver_tls receiver demo cli',
     '__main__',
 )

@@ -424,3 +424,22 @@ def test_a_full_disk_is_said(host, monkeypatch):
     assert host.status()[0] == 2
     Room.f_files = 0  # a file system that does not count
     assert host.status()[0] == 0
+
+
+# --- where nothing can be told
+
+def test_a_wrong_configuration_is_unknown_to_monitoring_which_reads_one_line(host):
+    host.write('[agent]\nspool = relative\nsetle = 5s | x\n')
+    code, out, err = host.run('status')
+    assert (code, err, out.count('\n')) == (3, '', 1)
+    assert out.startswith('UNKNOWN: %s:1: ' % host.config) and ', and 2 more: see envio check' in out and '|' not in out
+    code, document = host.document('status')
+    assert code == 3 and document == {'level': 3, 'summary': out.strip()}
+
+
+def test_who_may_not_read_the_secrets_may_look_all_the_same(host):
+    host.configure('http://127.0.0.1:9/in', receiver='token_file = /none/of/ours')
+    host.put('a.json')
+    assert host.run('check')[0] == 78
+    assert host.status()[0] == 0
+    assert host.run('list')[0] == 0
