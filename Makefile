@@ -6,11 +6,13 @@
 # make packages        these, a .deb and an .rpm (dpkg-deb, rpmbuild)
 # make soak            an hour of load and faults: nothing is lost, and nothing held that was not held before
 # make crash           the agent killed 2,000 times and started again: no file lost, none sent twice but those in flight
+# make bench           beside cURL, requests, aiohttp, pycurl and rclone (BENCH='--loads small': a part of it; --help)
 # make faults          every kind of system call fails with every error while the agent works, then several at random
 
 PYTHON = python3
 PY =
 FUZZ = 600
+BENCH =
 
 test: .venv/bin/tox
 	@.venv/bin/python tests/interpreters.py $(PY)
@@ -36,6 +38,15 @@ crash:
 faults:
 	@$(PYTHON) bench/faults.py
 
+# What can't be installed is not compared: the program says so.
+bench: .tox/peers/bin/python
+	@-for module in requests aiohttp pycurl; do \
+	    $< -c "import $$module" 2>/dev/null || $< -m pip install --quiet --only-binary :all: $$module; done
+	@$(PYTHON) bench/peers.py $(BENCH)
+
+.tox/peers/bin/python:
+	-$(PYTHON) -m venv --clear .tox/peers
+
 .venv/bin/tox: Makefile
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet 'tox>=4' 'virtualenv<20.22'
@@ -45,4 +56,4 @@ clean:
 	rm -rf .venv .tox build dist envio.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: test fuzz demo bundle packages soak crash faults clean
+.PHONY: test fuzz demo bundle packages soak crash bench faults clean

@@ -154,17 +154,26 @@ def scan_names(folder):
             entries.close()
 
 
+_LIBC = []  # for Python 2, loaded once: what ctypes makes of a structure stays for ever
+
+
+def _libc():
+    import ctypes  # here: slow to load
+    if not _LIBC:
+        class Entry(ctypes.Structure):  # struct dirent64 of Linux, alike on 32 and 64 bits
+            _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('length', ctypes.c_ushort),
+                        ('type', ctypes.c_ubyte), ('name', ctypes.c_char * 256)]
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.opendir.restype = ctypes.c_void_p
+        libc.readdir64.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
+        libc.readdir64.restype = ctypes.POINTER(Entry)
+        _LIBC.append(libc)
+    return ctypes, _LIBC[0]
+
+
 def _read_folder(folder):
     """Return a generator of the names in `folder` for Python 2, which can't read one in pieces. Raises OSError."""
-    import ctypes  # here: slow to load
-
-    class Entry(ctypes.Structure):  # struct dirent64 of Linux, alike on 32 and 64 bits
-        _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('length', ctypes.c_ushort),
-                    ('type', ctypes.c_ubyte), ('name', ctypes.c_char * 256)]
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.opendir.restype = ctypes.c_void_p
-    libc.readdir64.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
-    libc.readdir64.restype = ctypes.POINTER(Entry)
+    ctypes, libc = _libc()
     stream = libc.opendir(folder)
     if not stream:
         number = ctypes.get_errno()

@@ -1,6 +1,8 @@
 """The collector: what it takes, when, and never more than there is room for: a real folder, real lanes, no threads."""
 
+import gc
 import os
+import resource
 import shutil
 
 import pytest
@@ -362,3 +364,14 @@ def test_odd_names_are_collected_as_they_are(bench):
     bench.put(*names)
     bench.work()
     assert bench.known() == sorted(names)
+
+
+def test_looking_at_a_folder_a_thousand_times_takes_no_memory(tmpdir):
+    def looked(times):
+        for _ in range(times):
+            assert list(compat.scan_names(str(tmpdir))) == ['a']
+        gc.collect()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
+    open(str(tmpdir.join('a')), 'w').close()
+    before = looked(200)
+    assert looked(1000) - before < 2048
