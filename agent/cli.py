@@ -17,27 +17,27 @@ DEFAULT_CONFIG = '/etc/envio/envio.conf'
 HELP = """\
 usage: envio [-c FILE] [-v|-q] COMMAND [OPTIONS]
 
-  run [--detach]       collect and send until SIGTERM (SIGHUP: reload, SIGUSR1: state to the log)
-  once [--max-time D]  one pass over what is there, for cron
-  check [--connect]    validate the configuration; --connect: reach every receiver, sending nothing
-  route NAME...        which receiver and URL a name gets, and why
-  status [--json] [--watch]   receivers and what waits for them; exit codes as Nagios has them: 0, 1, 2, 3
-  list [--json]        the waiting files: receiver, age, attempts, next try, last answer
-  report --html FILE   a page: receivers, what was sent by the hour, rejected with reasons, oldest waiting
+  run [--detach]         collect and send until SIGTERM (SIGHUP: reload)
+  once [--max-time D]    one pass over what is there, for cron
+  check [--connect]      validate the configuration, reach every receiver
+  status [--json] [--watch]   receivers and what waits; Nagios exit codes
+  list [--json]          the waiting files: tries, next one, last answer
+  report --html FILE     all this, and what was sent by the hour, as a page
+  route NAME...          which receiver and URL a name gets, and why
   requeue [NAME...] [--all] [--receiver R]   rejected files back into the spool
-  flush [RECEIVER]     forget pauses: try now
-  send FILE... [--to RECEIVER]   send these now, wherever they are; they stay there
-  receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls | --cert FILE [--key FILE]]
-                       a small receiver for trying things out; --tls: https, with a certificate made for it
-  demo                 the whole thing in a temporary folder
-  help [conf|man1|man5|KEY]   this; a configuration with every key explained; the manual pages; a key explained
-  version              version, interpreter, TLS abilities, cURL found
+  flush [RECEIVER]       forget pauses: try now
+  send FILE... [--to RECEIVER]   now, wherever they are; they stay there
+  receiver [--port N] [--host H] [--dir D] [--answer RULES] [--tls]
+           [--cert FILE [--key FILE]]   a small receiver, to try things out
+  demo                   the whole thing in a temporary folder
+  help [conf|man1|man5|KEY]   every key explained; manual pages; one key
+  version                version, interpreter, TLS abilities, cURL found
 
-  -c FILE  configuration, default %s
-  -v, -q   say more, say only errors
-
-Exit codes of once: 0 all accepted or nothing to do, 65 some rejected, 75 some wait or another agent has the spool,
-78 configuration. Try `envio demo` first.
+-c FILE: else %s. -v, -q: say more, say only errors.
+once ends with 0: all accepted, 65: some rejected, 75: some wait, 78: wrong
+configuration. Examples:
+    envio demo                       # begin here
+    envio -c FILE check && envio -c FILE once -v
 """ % DEFAULT_CONFIG
 
 

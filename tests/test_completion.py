@@ -75,7 +75,7 @@ def test_the_commands_are_those_there_are(shell):
 
 
 def test_each_command_has_the_options_that_its_usage_names(shell):
-    used = dict(re.findall(r'(?m)^  ([a-z]+)((?: .*)?)$', cli.HELP))
+    used = dict(re.findall(r'(?m)^  ([a-z]+)((?: .*)?)$', re.sub(r'\n {9,}\[', ' [', cli.HELP)))
     for name in cli.COMMANDS:
         assert shell.offered(name, '-') == re.findall('--[a-z-]+', used[name].split('   ')[0]) + COMMON, name
     assert shell.offered('-') == COMMON
