@@ -36,9 +36,12 @@ class AnswerReader(object):
 
     def __init__(self, sock):
         self._recv = sock.recv
+        self._sock = sock
         self._buffer = b''
         self._budget = 0
         self._known = b'', None  # the newest head that came whole, and what was read from it
+        self._length = None      # how long a body its answers have, None: that takes a closer look
+        self._keeps = False      # whether the connection stays open after them
         self.reusable = False
         self.started = False
 
@@ -70,7 +73,23 @@ class AnswerReader(object):
         read = len(before) - len(self._buffer)
         if read >= 4 and before[read - 4:read] == b'\r\n\r\n' and before[read:] == self._buffer:
             self._known = before[:read], head
+            self._length, self._keeps = _length_told(head[1], head[3]), _keeps_alive(head[0], head[3])
         return head
+
+    def arrived(self):
+        """Take in what has come; return True when read() has no need to wait: the answer is there, or its connection
+        has ended. (A body of unknown length may still be on its way.) Raises what the socket raises."""
+        piece = self._sock.take(PIECE)
+        if piece is None:
+            return False
+        self._buffer += piece
+        if not piece:
+            return True
+        self.started = True
+        raw, known = self._known
+        if raw and self._length is not None and self._buffer.startswith(raw):
+            return len(self._buffer) >= len(raw) + self._length
+        return b'\r\n\r\n' in self._buffer or b'\n\n' in self._buffer or len(self._buffer) > MOST_HEAD
 
     def final_head(self):
         """Return the next head() that is no interim one."""
@@ -98,12 +117,17 @@ class AnswerReader(object):
         if head is None:
             head = self.final_head()
         minor, status, reason, headers = head
+        known = head is self._known[1]
         try:
-            body, framed = self._body(status, headers)
+            if known and self._length is not None:
+                self._partial = b''
+                body, framed = self._take(self._length), True
+            else:
+                body, framed = self._body(status, headers)
         except (_Cut, EnvironmentError, TransportError):
             body, framed = self._partial, False
         # Bytes beyond the answer belong to nothing that was asked: never the start of the next one.
-        self.reusable = framed and not self._buffer and _keeps_alive(minor, headers)
+        self.reusable = framed and not self._buffer and (self._keeps if known else _keeps_alive(minor, headers))
         return Reply(status, reason, headers, body)
 
     def _more(self):
@@ -162,14 +186,13 @@ class AnswerReader(object):
             if [coding.lower() for coding in codings] != ['chunked']:
                 return self._until_closed(), False
             return self._chunks()
-        lengths = set(_values(headers, 'content-length'))
-        if not lengths:
+        length = _content_length(headers)
+        if length is None:
             return self._until_closed(), False
-        length = lengths.pop()
-        if lengths or len(length) > 18 or not _LENGTHS.match(compat.wire(length)):  # folded, it was not looked at
+        if length < 0:
             return b'', False
-        wanted = min(int(length), MOST_BODY)
-        return self._take(wanted), wanted == int(length)
+        wanted = min(length, MOST_BODY)
+        return self._take(wanted), wanted == length
 
     def _take(self, count):
         while len(self._buffer) < count:
@@ -224,6 +247,27 @@ def _values(headers, wanted):
             # Of these blanks alone: strip() of Python 3 takes more than that of 2.
             members.extend([member for member in [part.strip(' \t') for part in value.split(',')] if member])
     return members
+
+
+def _content_length(headers):
+    """Return the length of a body in bytes; None when it isn't told, -1 when it is told in more than one way or beyond
+    any sense."""
+    lengths = set(_values(headers, 'content-length'))
+    if not lengths:
+        return None
+    length = lengths.pop()
+    # One that was folded was not looked at.
+    return -1 if lengths or len(length) > 18 or not _LENGTHS.match(compat.wire(length)) else int(length)
+
+
+def _length_told(status, headers):
+    """Return the length of an answer's body when nothing but its Content-Length tells it, and it is read whole."""
+    if status in (204, 304):
+        return 0
+    length = _content_length(headers)
+    if length is None or not 0 <= length <= MOST_BODY or _values(headers, 'transfer-encoding'):
+        return None
+    return length
 
 
 def _keeps_alive(minor, headers):

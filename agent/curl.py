@@ -71,6 +71,7 @@ class CurlTransport(object):
 
     resources: resources.Resources; program: curl_program.Program; clock: monotonic, in seconds.
     """
+    ride = True  # the files of send_all() go through one connection, one after the other
 
     def __init__(self, resources, program, clock=compat.monotonic):
         self._resources = resources
@@ -81,36 +82,39 @@ class CurlTransport(object):
         self._receiver = None  # whose files it sends
         self._deadline = None  # when cut() is to end the present transfer
         self._ended = None     # why cut() or abort() ended it
-        self.most = MOST_FILES if self._each_end_is_told() else 1  # files in one run
+
+    def most(self, receiver):
+        """Return how many files of a receiver one run can take."""
+        return MOST_FILES if self._each_end_is_told() else 1
 
     def _each_end_is_told(self):
         return self._program.version >= curl_program.TELLS_EACH_END
 
     def send(self, parcel):
         """Send one file (records.Parcel) and return the Reply. Raises TransportError and FileChanged."""
-        result = next(self.send_all([parcel]))
+        _, result = next(self.send_all([parcel]))
         if not isinstance(result, Reply):
             raise result
         return result
 
     def send_all(self, parcels):
-        """Send files of one receiver, one after the other, and yield what became of each: a Reply, TransportError or
-        FileChanged. After a failure the rest is not tried: then there are fewer results than files."""
+        """Send files of one receiver, one after the other, and yield (number, Reply, TransportError or FileChanged) for
+        each. After a failure the rest is not tried: then there are fewer results than files."""
         made = []  # open files that cURL reads
         try:
             try:
                 places, descriptors, configuration = self._prepare(parcels, made)
                 reading = self._start(parcels[0].ticket.receiver, descriptors, configuration)
             except (TransportError, FileChanged) as error:
-                yield error
+                yield 0, error
                 return
             except EnvironmentError as error:
-                yield TransportError('local', 'cURL can\'t be used: %s' % compat.error_text(error))
+                yield 0, TransportError('local', 'cURL can\'t be used: %s' % compat.error_text(error))
                 return
             try:
                 for number, report in enumerate(self._reports(reading, len(parcels))):
                     result = self._result(number, parcels[number], places[number], report)
-                    yield result
+                    yield number, result
                     if not isinstance(result, Reply):
                         break
             finally:

@@ -43,11 +43,11 @@ class Delivery(object):
         return self._conclude(job, spool, self._send(ticket, spool, transport, key), key)
 
     def deliver_all(self, jobs, transport):
-        """Deliver files of one receiver through one run of a transport that takes several (transports.Transports.most).
+        """Deliver files of one receiver by a transport that takes several (transports.Transports.most).
 
         Yields (job, Outcome) for each as it is settled, and (job, None) for those that were not begun.
         """
-        going, parcels, done = [], [], 0
+        going, parcels, done = [], [], set()
         try:
             for job in jobs:
                 spool = self._spools[job.ticket.file.spool]
@@ -57,8 +57,9 @@ class Delivery(object):
                     going.append(job)
                 except (FileChanged, EnvironmentError) as error:
                     yield job, _without_answer(error)
-            for result in transport.send_all(parcels) if parcels else ():
-                job, parcel, done = going[done], parcels[done], done + 1
+            for number, result in transport.send_all(parcels) if parcels else ():
+                job, parcel = going[number], parcels[number]
+                done.add(number)
                 if isinstance(result, Reply):
                     outcome = classify.of_reply(result, job.ticket.receiver, time.time())
                 else:
@@ -67,8 +68,9 @@ class Delivery(object):
         finally:
             for parcel in parcels:
                 parcel.body.opened.close()
-        for job in going[done:]:
-            yield job, None
+        for number, job in enumerate(going):
+            if number not in done:
+                yield job, None
 
     @staticmethod
     def _send(ticket, spool, transport, key):

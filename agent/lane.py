@@ -11,6 +11,7 @@ from agent.records import ACK, HOLD, HOST, NACK, RECEIVER, Job, LaneState
 
 MOST_FILES = 16384  # known files of a lane; the others stay on disk until it drains
 SMALL = 65536  # bytes: larger files go alone
+ABREAST = 4    # files that one worker sends at once, each an exchange
 LONGEST_PAUSE = 3600  # seconds that a receiver may ask for (Retry-After)
 
 
@@ -23,6 +24,8 @@ class Lane(object):
         self.busy = 0         # files out with workers
         self.riding = 0       # those of them that go along with another one
         self._together = 1    # how many files may go along by now
+        self._turns = set()   # of the files out that workers took, see records.Job
+        self._abreast = False  # a worker sends several at once here
         self.nacks = 0        # rejected in a row
         self.accepts = False  # it has accepted a file since the start or the last hold
         self.moving = False   # its newest answer came from a receiver that works
@@ -99,35 +102,49 @@ class Lane(object):
             return self.window
         return brake - self.nacks
 
-    def take(self, now):
-        """Return a Job, or None when nothing may go now."""
-        if self.due(now) != now:
+    def take(self, now, turn=0, mine=0):
+        """Return a Job, or None when nothing may go now.
+
+        turn: its number; mine: that of the file which the worker that asks had before, 0: it comes from a rest. Where
+        workers send several at once, one that took its last file before others did leaves the next ones to them, if
+        they can have all: so files end up with few workers, that do not wait for each other.
+        """
+        if self.due(now) != now or mine and self._abreast and self._small() \
+                and len([other for other in self._turns if other > mine]) * ABREAST >= self.window:
             return None
         probing = self.held is not None or self.breaker.state != breaker.CLOSED
         generation = self.breaker.allow(now)
         self.busy += 1
-        return Job(self._next(now, probing), generation, self.held is not None, False)
+        self._turns.add(turn)
+        return Job(self._next(now, probing), generation, self.held is not None, False, turn)
 
-    def take_along(self, job, most, now):
-        """Return further small files, jobs too, that may go with `job` through one exchange; `most` with it.
+    def _small(self):
+        return bool(self.fresh) and self.fresh[0][2].file.stamp.size <= SMALL
 
-        One more after each accepted file, as the window's slow start, and none while anything is doubtful, so that a
-        receiver that fails or rejects is tried with no more files than workers.
+    def take_along(self, job, most, ride, now):
+        """Return further small files, jobs too, that may go with `job`; `most` with it. ride: as of Lanes.take_along.
+
+        None while anything is doubtful, so that a receiver that fails or rejects is tried with no more files than
+        workers; of those that ride one more after each accepted file, as the window's slow start.
         """
         if job.generation != self.breaker.generation or self.breaker.state != breaker.CLOSED or self.held \
                 or self.nacks or not self.accepts or job.ticket.file.stamp.size > SMALL:
             return []
-        share = len(self.fresh) // self.window  # the other workers have theirs
+        self._abreast = not ride
+        if ride:
+            share = len(self.fresh) // self.window  # the other workers have theirs
+            most = min(most, self._together + 1, share + 1)
         jobs = []
-        while len(jobs) < min(most - 1, self._together, share) and self.fresh[0][2].file.stamp.size <= SMALL:
-            jobs.append(Job(heapq.heappop(self.fresh)[2], self.breaker.allow(now), False, True))
-        self.busy += len(jobs)
-        self.riding += len(jobs)
+        while len(jobs) < most - 1 and self._small() and (ride or self.due(now) == now):
+            jobs.append(Job(heapq.heappop(self.fresh)[2], self.breaker.allow(now), False, ride))
+            self.busy += 1
+            self.riding += ride
         return jobs
 
     def back(self, job):
         """Note that a job's file is no longer out."""
         self.busy -= 1
+        self._turns.discard(job.turn)
         if job.riding:
             self.riding -= 1
 

@@ -34,6 +34,7 @@ class Lanes(object):
         self._unmoved = []    # heap of (due, order, Ticket): answered, the move is left
         self._answered = set()  # (spool, name) of these, and of those whose move is being tried
         self._order_of_offers = 0
+        self._turn = 0        # of the file that a worker took last, see records.Job
 
     def receivers_changed(self, receivers):
         """Make a lane for each of `receivers`; a lane that exists keeps its state. Withdraw the files first."""
@@ -83,8 +84,8 @@ class Lanes(object):
             self._forget(ticket)
         return tickets
 
-    def take(self, now):
-        """Return a Job for a worker, or None when nothing may go now."""
+    def take(self, now, mine=0):
+        """Return a Job for a worker, or None when nothing may go now. mine: as of Lane.take."""
         if self._unmoved and self._unmoved[0][0] <= now:
             self.busy += 1
             return Job(heapq.heappop(self._unmoved)[2], None, False, False)
@@ -92,17 +93,33 @@ class Lanes(object):
         for _ in range(len(self._rotation)):
             lane = self._rotation[0]
             self._rotation.rotate(-1)
-            job = lane.take(now) if _within(lane, share) else None
+            job = lane.take(now, self._turn + 1, mine) if _within(lane, share) else None
             if job is not None:
+                self._turn += 1
                 self.busy += 1
                 return job
         return None
 
-    def take_along(self, job, most, now):
-        """Return further jobs of the same receiver that may go with `job` through one exchange; `most` with it."""
-        jobs = [] if job.generation is None else self.lane(job.ticket.receiver).take_along(job, most, now)
+    def take_along(self, job, most, ride, now):
+        """Return further jobs of the same receiver that may go with `job`; `most` with it.
+
+        ride: True: through one exchange with it; False: each is an exchange, and so takes a part of the workers.
+        """
+        if job.generation is None:
+            return []
+        if not ride:
+            most = min(most, self._part(now))
+        jobs = self.lane(job.ticket.receiver).take_along(job, most, ride, now)
         self.busy += len(jobs)
         return jobs
+
+    def _part(self, now):
+        """Return how many files a worker may have out at once: as many as there are workers for each lane that has
+        something to send, and none beyond the number of all workers."""
+        if self.workers is None:
+            return 1
+        waiting = len([lane for lane in self.lanes.values() if lane.due(now) == now])
+        return min(self.workers // max(1, waiting), self.workers - self.busy + 1)
 
     def give_back(self, job):
         """Take a job back that was not begun."""

@@ -111,8 +111,10 @@ LaneState = namedtuple('LaneState', (
 
 # A ticket on its way to a worker.
 # generation: the breaker's, None when only a move is left; holding: True when the ticket probes a held receiver;
-# riding: True when it goes with another one through the same exchange, and so takes no share of the workers.
-Job = namedtuple('Job', 'ticket generation holding riding')
+# riding: True when it goes with another one through the same exchange, and so takes no share of the workers;
+# turn: a number that grows with each file that a worker takes; 0: it takes this one along with another.
+Job = namedtuple('Job', 'ticket generation holding riding turn')
+Job.__new__.__defaults__ = (0,)
 
 # What a transport sends for one ticket.
 # body: bodies.RawBody or EncodedBody, at its first byte; key: the Idempotency-Key;

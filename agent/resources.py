@@ -1,10 +1,10 @@
-"""What the transports of all workers share: TLS contexts, credentials, rate limits, the environment's proxies.
+"""What the transports of all workers share: TLS contexts, credentials, rate limits, proxies, and open connections.
 
 Made once for a running agent. Called by native.py, curl.py and probe.py. What can't be used (a token that others can
 read, a key that is gone) is a TransportError with hold = True: nothing of the receiver moves until it is mended.
 """
 
-from agent import compat, credentials, proxies, ratelimit
+from agent import compat, credentials, kept, proxies, ratelimit
 from agent.errors import TransportError
 from agent.rules import Refused
 
@@ -20,6 +20,7 @@ class Resources(object):
         self._credentials = credentials.Credentials()
         self._contexts = None  # made with the first https request: the ssl module is slow to load
         self._buckets = {}
+        self.kept = kept.Kept()
 
     def fields(self, receiver):
         """Return the headers that prove who we are: ((name, value), ...); the same tuple until a file changes."""

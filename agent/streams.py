@@ -31,6 +31,15 @@ class PlainStream(object):
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLOUT)
 
+    def take(self, most):
+        """Return what there is to read now, at most `most`: bytes, b'' at the end, or None: nothing yet."""
+        try:
+            return compat.retry_interrupted(self.sock.recv, most, socket.MSG_DONTWAIT)
+        except EnvironmentError as error:
+            if compat.error_number(error) != errno.EAGAIN:
+                raise
+            return None
+
     def sendall(self, raw):
         """As of a socket, whose own does not say on 2.6 how far it came when it was interrupted."""
         while raw:
@@ -71,6 +80,14 @@ def poll(sock, events, seconds):
     poller.register(sock.fileno(), events)
     found = _wait(poller, seconds)
     return found[0][1] if found else 0
+
+
+def wait_for_any(socks, seconds):
+    """Wait at most so many seconds until there is something to read from one of the sockets, an end included."""
+    poller = select.poll()
+    for sock in socks:
+        poller.register(sock.fileno(), select.POLLIN)
+    _wait(poller, seconds)
 
 
 def _wait(poller, seconds):

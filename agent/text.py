@@ -54,9 +54,17 @@ def _plain(raw):
     return plain if printable(raw, len(raw)) == plain else None
 
 
+_STATUSES = {}  # (code, reason) -> words: a receiver says few different ones
+
+
 def status(code, reason):
     """Return a status line's code and words, safe to show; reason: native, a byte a character."""
-    return ('%d %s' % (code, printable(compat.wire(reason)))).strip()
+    words = _STATUSES.get((code, reason))
+    if words is None:
+        words = ('%d %s' % (code, printable(compat.wire(reason)))).strip()
+        if len(_STATUSES) < 100:
+            _STATUSES[code, reason] = words
+    return words
 
 
 def count(number, noun):

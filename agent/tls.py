@@ -234,13 +234,17 @@ class TlsStream(object):
                 raise _failure('TLS failed', error)
             return None
 
-    def recv(self, most):
-        """Return the next bytes, at most `most`, b'' at the end."""
+    def take(self, most):
+        """As of PlainStream."""
         if self._ahead or self._ended:
             taken, self._ahead = self._ahead[:most], self._ahead[most:]
             return taken
+        return self._read(most)
+
+    def recv(self, most):
+        """Return the next bytes, at most `most`, b'' at the end."""
         while True:
-            raw = self._read(most)
+            raw = self.take(most)
             if raw is not None:
                 return raw
             if not streams.poll(self.sock, select.POLLIN, self._seconds):

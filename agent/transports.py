@@ -149,14 +149,16 @@ class Transports(object):
         return self.of(parcel.ticket.receiver).send(parcel)
 
     def most(self, receiver):
-        """Return how many files of `receiver` (records.Receiver) one exchange can take."""
+        """Return (how many files of `receiver` (records.Receiver) send_all() can take, whether they ride in one
+        exchange or have one each)."""
         try:
-            return 1 if receiver.follow_redirects else self.of(receiver).most
+            transport = self.of(receiver)
+            return 1 if receiver.follow_redirects else transport.most(receiver), transport.ride
         except TransportError:
-            return 1  # send() says why
+            return 1, False  # send() says why
 
     def send_all(self, parcels):
-        """Send several files of one receiver for which most() is more than 1: see curl.CurlTransport.send_all."""
+        """Send small files of one receiver, as many as most() says: see native.NativeTransport.send_all."""
         return self.of(parcels[0].ticket.receiver).send_all(parcels)
 
     def _all(self):

@@ -75,7 +75,7 @@ class Pool(object):
         """Give tickets to the lanes, and return those that found no room."""
         with self._lock:
             left = [ticket for ticket in tickets if not self.lanes.offer(ticket)]
-            self._rouse(len(tickets) - len(left))
+            self._rouse(1)  # who takes something rouses the next one, if there is more
         return left
 
     def rouse(self):
@@ -90,7 +90,7 @@ class Pool(object):
             now = self._clock()
             due = self.lanes.next_due(now)
             if due is not None and due <= now:
-                self._rouse(self._idle)
+                self._rouse(1)
                 return None
             return due
 
@@ -145,13 +145,13 @@ class Pool(object):
         try:
             job = self._next(None, None, None)
             while job is not None:
-                most = transport.most(job.ticket.receiver)
-                along = self._take_along(job, most) if most > 1 else None
+                turn = job.turn
+                along = self._take_along(job, *transport.most(job.ticket.receiver))
                 begin = self._clock()
                 if along:
-                    job = self._next(*self._deliver_all(along + [job], transport, begin))
+                    job = self._next(*self._deliver_all([job] + along, transport, begin), turn=turn)
                 else:
-                    job = self._next(job, self._outcome(job, transport), begin)
+                    job = self._next(job, self._outcome(job, transport), begin, turn=turn)
         except Exception:
             log.exception('a worker ended: this is a fault of the program')
         finally:
@@ -169,9 +169,14 @@ class Pool(object):
             transport.close()
             return classify.of_host('a fault of the program: %s' % error.__class__.__name__)
 
-    def _take_along(self, job, most):
+    def _take_along(self, job, most, ride):
+        """Return the jobs that this worker does together with `job`; let another worker have what is left."""
         with self._lock:
-            return self.lanes.take_along(job, most, self._clock())
+            now = self._clock()
+            along = self.lanes.take_along(job, most, ride, now) if most > 1 else []
+            if self._idle and self.lanes.next_due(now) == now:
+                self._rouse(1)
+            return along
 
     def _deliver_all(self, jobs, transport, begin):
         """Deliver several jobs in one exchange; return the last one, its Outcome (None: not begun) and its beginning;
@@ -210,8 +215,11 @@ class Pool(object):
             self._tell()
         return now
 
-    def _next(self, job, outcome, begin):
-        """Settle the job that is done, if any, and return the next one, or None when this worker is to end."""
+    def _next(self, job, outcome, begin, turn=0):
+        """Settle the job that is done, if any, and return the next one, or None when this worker is to end.
+
+        turn: of the file that this worker took last.
+        """
         with self._lock:
             if job is not None:
                 self._take_back(job, outcome, begin)
@@ -221,14 +229,12 @@ class Pool(object):
                     self._living -= 1
                     return None
                 now = self._clock()
-                job = self.lanes.take(now)
+                job = self.lanes.take(now, turn)
                 if job is not None:
-                    if self._idle and self.lanes.next_due(now) == now:
-                        self._rouse(1)
                     if waited and self.lanes.busy == 1:
                         self._tell()  # there is a deadline to watch again
                     return job
                 self._idle += 1
                 self._tell()
                 self._work.wait()
-                waited = True
+                waited, turn = True, 0

@@ -314,7 +314,7 @@ def test_each_receiver_has_its_transport_and_keeps_it_until_the_configuration_ch
     host.curl(DEBIAN_12)
     both = Transports(Resources(host.environ, host.folder))
     http, https = receiver('a', url=HTTP), receiver('b', url=HTTPS, transport='curl')
-    assert (both.most(http), both.most(https)) == (1, 16)
+    assert (both.most(http), both.most(https)) == ((1, False), (16, True))
     assert both.of(http) is both.of(http) is not both.of(https)
     assert both.of(http._replace(transport='curl')) is both.of(https)
     both.close()
@@ -324,7 +324,7 @@ def test_each_receiver_has_its_transport_and_keeps_it_until_the_configuration_ch
                                                  ((7, 75, 0), {}, 1), (RHEL_6, {}, 1)])
 def test_only_a_curl_that_tells_each_end_takes_several_files(host, version, more, most):
     host.curl(version)
-    assert Transports(Resources(host.environ)).most(receiver(url=HTTP, transport='curl', **more)) == most
+    assert Transports(Resources(host.environ)).most(receiver(url=HTTP, transport='curl', **more)) == (most, True)
 
 
 def test_a_curl_that_has_gone_holds_the_receiver(host):
@@ -332,13 +332,13 @@ def test_a_curl_that_has_gone_holds_the_receiver(host):
     both = Transports(Resources(host.environ))
     os.unlink(host.path)
     gone = receiver(url=HTTP, transport='curl')
-    assert both.most(gone) == 1
+    assert both.most(gone) == (1, False)
     with pytest.raises(TransportError) as caught:
         both.of(gone)
     assert (caught.value.stage, caught.value.hold) == ('credentials', True)
     assert str(caught.value) == 'there is no cURL (%s)' % host.path
     host.curl(DEBIAN_12)
-    assert both.most(gone) == 16, 'it is back'
+    assert both.most(gone) == (16, True), 'it is back'
 
 
 # --- in words

@@ -219,7 +219,7 @@ class Told(object):
     def send(self, *urls, **settings):
         """Return the options for one file to each URL."""
         parcels = [self._sender.parcel(url, name='%d.json' % number, **settings) for number, url in enumerate(urls)]
-        results = list(self._sender.transport.send_all(parcels))
+        results = [result for _, result in self._sender.transport.send_all(parcels)]
         assert [str(result) for result in results if not isinstance(result, TransportError)] == []
         return options(self.noted('config'))
 
@@ -260,7 +260,7 @@ FULL = dict(method='PUT', headers=(('X-Site', '042'), ('X-Empty', '')), rate_lim
 @pytest.mark.parametrize('more', [dict(), dict(tls_verify=False), dict(proxy='none', content=LARGE)])
 def test_no_version_is_told_what_it_does_not_know(tmpdir, told, version, url, more):
     at = told(version)
-    found = at.send(*[url] * at._sender.transport.most, **dict(secret_files(tmpdir), **dict(FULL, **more)))
+    found = at.send(*[url] * at._sender.transport.most(None), **dict(secret_files(tmpdir), **dict(FULL, **more)))
     for name, value in found:
         assert SINCE[name] <= version, name
         for variable in re.findall(r'%\{(\w+)\}', value or '') if name == 'write-out' else ():

@@ -394,7 +394,7 @@ def test_a_lane_that_answers_gets_what_the_others_leave_and_one_that_fails_no_lo
 # --- several files in one exchange
 
 def riding(lanes, job, most=16, now=0):
-    return lanes.take_along(job, most, now)
+    return lanes.take_along(job, most, True, now)
 
 
 def accepting(files=100, **settings):
@@ -477,3 +477,86 @@ def test_a_job_that_was_not_begun_comes_back_as_it_was():
     assert lane.waiting() == 89 and len(lanes.known) == 89
     again = lanes.take(0)
     assert (again.ticket.file.name, again.ticket.attempts) == (along[0].ticket.file.name, 0)
+
+
+# --- several files of one worker, each an exchange
+
+def beside(lanes, job, most=4, now=0):
+    return lanes.take_along(job, most, False, now)
+
+
+def test_a_worker_takes_several_files_within_the_receivers_limit_and_that_of_all_workers():
+    for limit, workers, count in ((4, 8, 3), (2, 8, 1), (8, 8, 3), (8, 2, 1), (8, 1, 0), (1, 8, 0)):
+        lanes = accepting(workers=limit)
+        lanes.workers = workers
+        job = lanes.take(0)
+        along = beside(lanes, job)
+        assert len(along) == count, (limit, workers)
+        assert lanes.busy == count + 1 and not [each for each in along if each.riding]
+        if limit == count + 1:
+            assert lanes.take(0) is None, 'they have all of its share'
+
+
+def test_where_several_receivers_have_work_a_worker_leaves_the_others_their_part():
+    receivers = [receiver(name) for name in 'ab']
+    lanes = filled(receivers, files=60)
+    lanes.workers = 4
+    for _ in range(20):
+        lanes.settle(lanes.take(0), DONE, 0, 1.0)
+    assert len(beside(lanes, lanes.take(0))) == 1, 'two of four'
+    assert len(beside(lanes, lanes.take(0))) == 1
+
+
+def test_none_go_beside_one_while_anything_is_doubtful():
+    lanes = filled([receiver(workers=4, brake=0)], files=100)
+    lanes.workers = 8
+    job = lanes.take(0)
+    assert beside(lanes, job) == [], 'it has accepted nothing yet'
+    lanes.settle(job, DONE, 0, 1.0)
+    job = lanes.take(0)
+    assert len(beside(lanes, job)) == 3
+    lanes.settle(job, REJECTED, 0, 1.0)
+    assert beside(lanes, lanes.take(0)) == []
+
+
+def test_a_worker_whose_turn_is_older_leaves_the_files_to_those_that_can_have_all():
+    lanes = accepting(workers=4)
+    lanes.workers = 4
+    old, young = lanes.take(0), lanes.take(0)
+    assert 0 < old.turn < young.turn
+    assert len(beside(lanes, young, 2)) == 1
+    lanes.settle(old, DONE, 0, 1.0)
+    assert lanes.take(0, old.turn) is None, 'the other one takes them along'
+    assert lanes.next_due(0) == 0, 'but there is something to do'
+    assert lanes.take(0) is not None, 'for one that comes from a rest'
+
+
+def test_a_worker_does_not_leave_files_to_one_that_may_hang():
+    lanes = accepting(workers=4)
+    lanes.workers = 4
+    hanging, job = lanes.take(0), lanes.take(0)
+    beside(lanes, job, 2)
+    for _ in range(5):
+        lanes.settle(job, DONE, 0, 1.0)
+        turn = job.turn
+        job = lanes.take(0, turn)
+        assert job is not None and job.turn > turn > hanging.turn
+
+
+def test_it_takes_all_that_are_needed_where_more_may_be_out_than_one_can_have():
+    lanes = accepting(workers=8)
+    lanes.workers = 8
+    old, young = lanes.take(0), lanes.take(0)
+    beside(lanes, young)
+    lanes.settle(old, DONE, 0, 1.0)
+    assert lanes.take(0, old.turn) is not None, 'eight are more than four'
+
+
+def test_large_files_and_those_of_other_transports_are_left_to_nobody():
+    for prepare in (lambda lanes, job: None, lambda lanes, job: riding(lanes, job, 2)):
+        lanes = accepting(workers=4)
+        lanes.workers = 4
+        old, young = lanes.take(0), lanes.take(0)
+        prepare(lanes, young)
+        lanes.settle(old, DONE, 0, 1.0)
+        assert lanes.take(0, old.turn) is not None

@@ -12,7 +12,7 @@ ROWS = (
     'compat errors records text',
     'rules certificates proxies settings man1 man5 reference config router classify backoff breaker lane lanes',  # pure
     'wakeup inotify folders moves leftovers spool appender logs request bodies reasons answers credentials streams '
-    'tls ratelimit resources places curl_program native curl transports',                  # input and output
+    'tls ratelimit kept resources places curl_program connection native curl transports',  # input and output
     'collector delivery stats state journal metrics workers engine',
     'console privileges daemon abilities probe progress summary requeue sending health status listing report '
     'receiver_rules receiver_tls receiver demo cli',

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from agent import compat, request
+from agent import compat, kept, request
 from agent.errors import FileChanged, TransportError
-from agent.native import MOST_CONNECTIONS, NativeTransport
+from agent.native import NativeTransport
 from agent.resources import Resources
 from tests.senders import KEY, Sender, make
 from tests.servers import ScriptedServer, ok, refusing_port, tarpit
@@ -120,15 +120,30 @@ def test_bytes_that_nobody_asked_for_are_never_the_next_answer(sender):
         assert len(server.wait(2)) == 2
 
 
-def test_a_worker_keeps_a_bounded_number_of_connections(sender):
-    servers = [ScriptedServer(KEPT) for _ in range(MOST_CONNECTIONS + 3)]
+def test_connections_are_kept_to_a_bounded_number_of_places(sender, monkeypatch):
+    monkeypatch.setattr(kept, 'MOST_PLACES', 3)
+    servers = [ScriptedServer(KEPT) for _ in range(5)]
     try:
         for server in servers:
             sender.send(server.port)
-        assert len(sender.transport._connections) == MOST_CONNECTIONS
+        for number, server in enumerate(servers):
+            sender.send(server.port)
+        assert [len(server.wait(0)) for server in servers] == [2, 2, 2, 2, 2], 'each was closed before its turn came'
+        sender.send(servers[-1].port)
+        assert len(servers[-1].wait(0)) == 2
     finally:
         for server in servers:
             server.stop()
+
+
+def test_workers_share_what_is_kept_and_a_receiver_sees_no_more_connections_than_files_at_once(sender):
+    with ScriptedServer(KEPT) as server:
+        first = sender.transport
+        sender.send(server.port)
+        sender.transport = NativeTransport(first._resources)
+        sender.send(server.port)
+        assert len(server.wait(0)) == 1
+        assert first.most(sender.parcel(server.url + '/in').ticket.receiver) == 2
 
 
 # --- no answer
@@ -220,3 +235,136 @@ def test_an_answer_ends_the_wait_for_a_share(sender):
     with ScriptedServer([('read_head',), ('send', refusal), ('read_to_end',)]) as server:
         reply = sender.send(server.port, b'x' * 100000, rate_limit=1000, deadline=20.0)  # 100 s at that pace
     assert reply.status == 413
+
+
+# --- several files at once
+
+def parcels(sender, server, count, **settings):
+    return [sender.parcel(server.url + '/in', ('content of %d' % number).encode('ascii'),
+                          'f%d.json' % number, **settings) for number in range(count)]
+
+
+def warm(sender, server, count):
+    """Let the transport keep `count` connections to a server."""
+    for number in range(count):
+        sender.transport.send(sender.parcel(server.url + '/in'), fresh=True)
+    assert sender.transport.most(sender.parcel(server.url + '/in').ticket.receiver) == min(4, count + 1)
+
+
+def test_one_that_keeps_no_connection_gets_one_file_a_worker_and_a_limited_one_too(sender):
+    with ScriptedServer(ONE, KEPT) as server:
+        receiver = sender.parcel(server.url + '/in').ticket.receiver
+        assert sender.transport.most(receiver) == 1
+        sender.send(server.port)
+        assert sender.transport.most(receiver) == 2, 'it may keep this one'
+        assert sender.transport.most(receiver._replace(rate_limit=1000)) == 1
+
+
+def test_all_requests_are_out_before_an_answer_is_read_and_each_answer_is_its_own(sender):
+    turns = [threading.Event() for _ in range(4)]
+    scripts = [[('read_request',), ('send', ok()), ('read_request',), ('call', turns[number].wait),
+                ('send', ok(str(number).encode('ascii')))] for number in range(4)]
+    with ScriptedServer(*scripts) as server:
+        warm(sender, server, 4)
+        results = sender.transport.send_all(parcels(sender, server, 4))
+        got = []
+        # The last connection that was kept is taken first: its answer comes last.
+        for number in range(4):
+            watcher = threading.Thread(target=lambda: until_all_have_come(server, 8) or turns[number].set())
+            watcher.start()
+            got.append(next(results))
+            watcher.join()
+        assert list(results) == []
+    assert [reply.body for _, reply in got] == [b'0', b'1', b'2', b'3']
+    assert [number for number, _ in got] == [3, 2, 1, 0]
+
+
+def until_all_have_come(server, count):
+    end = compat.monotonic() + 20
+    while len([request for request in server.requests() if request.body]) < count:
+        assert compat.monotonic() < end, 'in vain'
+
+
+def test_where_no_connection_is_kept_they_go_one_by_one(sender):
+    with ScriptedServer(KEPT) as server:
+        results = list(sender.transport.send_all(parcels(sender, server, 3)))
+        assert [(number, reply.status) for number, reply in results] == [(0, 200), (1, 200), (2, 200)]
+        assert sorted([request.body for request in server.requests()]) == [
+            b'content of 0', b'content of 1', b'content of 2']
+
+
+def test_a_kept_connection_that_ends_without_a_word_costs_no_file(sender):
+    with ScriptedServer(KEPT[:2] + [('read_head',)], KEPT) as server:
+        warm(sender, server, 2)
+        results = dict(sender.transport.send_all(parcels(sender, server, 2)))
+        assert [results[number].status for number in (0, 1)] == [200, 200]
+        bodies = [request.body for request in server.requests() if request.body.startswith(b'content of')]
+        assert sorted(bodies) == [b'content of 0', b'content of 1']
+
+
+@pytest.mark.parametrize('answer, stage', [
+    (b'HTTP/1.1 200 OK\r\nContent-', 'receive'), (b'SSH-2.0-x\r\n\r\n', 'protocol'),
+    (b'HTTP/1.1 101 S\r\n\r\n', 'protocol'),
+])
+def test_an_answer_that_is_none_fails_its_own_file_alone(sender, answer, stage):
+    with ScriptedServer(KEPT[:2] + [('read_request',), ('send', answer)], KEPT) as server:
+        warm(sender, server, 2)
+        results = dict(sender.transport.send_all(parcels(sender, server, 2)))
+    good = [result for result in results.values() if not isinstance(result, TransportError)]
+    bad = [result for result in results.values() if isinstance(result, TransportError)]
+    assert [reply.status for reply in good] == [200]
+    assert [(error.stage, error.sent_whole) for error in bad] == [(stage, True)]
+
+
+def test_one_that_says_nothing_fails_after_read_timeout_and_the_others_do_not_wait(sender):
+    with ScriptedServer(KEPT[:2] + [('hang',)], KEPT) as server:
+        settings = {'read_timeout': 0.3}
+        for number in range(2):
+            sender.transport.send(sender.parcel(server.url + '/in', **settings), fresh=True)
+        results = list(sender.transport.send_all(parcels(sender, server, 2, **settings)))
+    assert results[0][1].status == 200
+    assert (results[1][1].stage, str(results[1][1])) == ('receive', 'no answer for 0.3 s')
+
+
+def test_the_deadline_ends_each_by_itself_and_abort_all(sender):
+    for end, words in ((lambda: sender.transport.cut(compat.monotonic() + 1000), 'not done within'),
+                       (sender.transport.abort, 'stopped before it was done')):
+        with ScriptedServer(KEPT[:2] + [('read_head',), ('call', end), ('hang',)]) as server:
+            warm(sender, server, 2)
+            results = list(sender.transport.send_all(parcels(sender, server, 2)))
+        assert len(results) == 2
+        for _, error in results:
+            assert error.stage == 'deadline' and words in str(error)
+
+
+def test_a_file_that_changed_is_told_and_its_connection_kept(sender):
+    with ScriptedServer(KEPT) as server:
+        warm(sender, server, 2)
+        files = parcels(sender, server, 2)
+        files[0] = sender.parcel(server.url + '/in', b'content', size=100)
+        results = dict(sender.transport.send_all(files))
+        assert isinstance(results[0], FileChanged) and results[1].status == 200
+        assert sender.transport.most(files[1].ticket.receiver) == 3
+
+
+def test_who_stops_listening_leaves_no_connection_in_the_middle_of_an_answer(sender):
+    with ScriptedServer(KEPT) as server:
+        warm(sender, server, 3)
+        results = sender.transport.send_all(parcels(sender, server, 3))
+        next(results)
+        results.close()
+        assert sender.transport._out == {}
+        sender.send(server.port, b'after')
+        assert [request for request in server.requests() if request.body == b'after']
+
+
+def test_a_small_file_in_a_large_body_arrives_whole(sender):
+    with ScriptedServer(KEPT) as server:
+        for _ in range(2):
+            sender.transport.send(sender.parcel(server.url + '/in', body='multipart'), fresh=True)
+        files = [sender.parcel(server.url + '/in', b'x' * 65536, 'f%d.json' % number, body='multipart')
+                 for number in range(2)]
+        results = list(sender.transport.send_all(files))
+        assert [(number, reply.status) for number, reply in results] == [(0, 200), (1, 200)]
+        whole = [request.body for request in server.requests() if b'x' * 65536 in request.body]
+        assert len(whole) == 2 and len(server.wait(0)) == 2

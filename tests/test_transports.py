@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from agent import classify, native, tls
+from agent import classify, connection, tls
 from agent.errors import TransportError
 from agent.records import ACK, HOLD, NACK, RETRY
 from tests.answers import ANSWERS, NO_ANSWERS
@@ -217,7 +217,7 @@ def test_a_final_answer_in_place_of_100_is_obeyed_and_nothing_is_sent(sender, st
 
 
 def test_a_receiver_that_does_not_say_100_gets_the_file_all_the_same(sender, monkeypatch):
-    monkeypatch.setattr(native, 'CONTINUE_WAIT', 0.05)  # cURL waits its second
+    monkeypatch.setattr(connection, 'CONTINUE_WAIT', 0.05)  # cURL waits its second
     with sender.server([('read_request',), ('send', ok())]) as server:
         assert sender.send(server.port, b'x' * LARGE).status == 200
         assert len(server.wait(1)[0].requests[0].body) == LARGE

@@ -49,7 +49,7 @@ class Transport(object):
         self._most = most
 
     def most(self, receiver):
-        return self._most
+        return self._most, True
 
     def cut(self, now):
         self.cuts.append(now)
