@@ -138,7 +138,8 @@ class NativeTransport(object):
             if not connection.reader.arrived():
                 if self._clock() - since < connection.receiver.read_timeout:
                     return _NOTHING
-                raise connection.late()
+                if not connection.reader.started:
+                    raise connection.late()
             reply = connection.finish()
             check_proxy(connection.place, reply)
         except EnvironmentError as error:

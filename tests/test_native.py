@@ -368,3 +368,13 @@ def test_a_small_file_in_a_large_body_arrives_whole(sender):
         assert [(number, reply.status) for number, reply in results] == [(0, 200), (1, 200)]
         whole = [request.body for request in server.requests() if b'x' * 65536 in request.body]
         assert len(whole) == 2 and len(server.wait(0)) == 2
+
+
+def test_one_that_drips_is_not_silent(sender):
+    drip = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'
+    settings = {'read_timeout': 0.3}
+    with ScriptedServer(KEPT[:2] + [('read_request',), ('send_slow', drip, 0.02)], KEPT) as server:  # 0.8 s in all
+        for _ in range(2):
+            sender.transport.send(sender.parcel(server.url + '/in', **settings), fresh=True)
+        results = list(sender.transport.send_all(parcels(sender, server, 2, **settings)))
+    assert [reply.status for _, reply in results] == [200, 200]
