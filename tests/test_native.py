@@ -126,14 +126,21 @@ def test_connections_are_kept_to_a_bounded_number_of_places(sender, monkeypatch)
     try:
         for server in servers:
             sender.send(server.port)
-        for number, server in enumerate(servers):
-            sender.send(server.port)
-        assert [len(server.wait(0)) for server in servers] == [2, 2, 2, 2, 2], 'each was closed before its turn came'
+        assert len([server for server in servers if not ended(server)]) == 3
         sender.send(servers[-1].port)
-        assert len(servers[-1].wait(0)) == 2
+        assert len(servers[-1].conversations) == 1, 'the newest is among them'
     finally:
         for server in servers:
             server.stop()
+
+
+def ended(server):
+    """Return whether the client has closed the first connection, which the server may hear of a moment later."""
+    try:
+        server.wait(1, 0.3)
+    except AssertionError:
+        return False
+    return True
 
 
 def test_workers_share_what_is_kept_and_a_receiver_sees_no_more_connections_than_files_at_once(sender):
