@@ -285,9 +285,12 @@ def _receiver_lines(receiver, now, rate, colours):
     until = '-'
     if receiver.until is not None:
         until = '%s, in %s' % (_clock(receiver.until), text.duration(receiver.until - now))
-    lines = ['%-28s %s %-22s %7d %6s %3d' % (
-        receiver.name, _paint('%-9s' % receiver.state, colours), until, receiver.waiting.count,
-        _age(receiver.waiting.oldest, now), receiver.busy)]
+    name, lines = receiver.name, []
+    if len(name) > 28:
+        name, lines = '', [name]  # a line of its own, so that the columns stay in 80
+    lines.append('%-28s %s %-22s %7d %6s %3d' % (
+        name, _paint('%-9s' % receiver.state, colours), until, receiver.waiting.count,
+        _age(receiver.waiting.oldest, now), receiver.busy))
     if receiver.held:
         lines.append(_cut('    HOLD: ' + receiver.held))
     counts = '    %(accepted)d accepted, %(rejected)d rejected, %(failed)d failed' % receiver.counts

@@ -149,6 +149,8 @@ def versions(venv):
     lines = []
     if shutil.which('rclone'):
         lines.append(common.first_line(['rclone', 'version']))
+    if not os.path.exists(venv):
+        return '\n'.join(lines)
     words = ['Python %s with' % common.version(venv)]
     for module, value in (('requests', '__version__'), ('aiohttp', '__version__'), ('pycurl', 'version')):
         said = common.first_line([venv, '-c', 'import %s as m; print(m.%s)' % (module, value)])

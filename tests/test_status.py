@@ -443,3 +443,10 @@ def test_who_may_not_read_the_secrets_may_look_all_the_same(host):
     assert host.run('check')[0] == 78
     assert host.status()[0] == 0
     assert host.run('list')[0] == 0
+
+
+def test_a_long_name_leaves_the_columns_where_they_are(host):
+    host.write('[agent]\nspool = %s\n[receiver:%s]\nmatch = *\nurl = http://127.0.0.1:9/\n' % (host.spool, 'n' * 40))
+    lines = host.status()[1]
+    place = lines.index('n' * 40)
+    assert lines[place + 1].startswith(' ' * 29 + 'CLOSED') and max([len(line) for line in lines]) <= 80
