@@ -12,6 +12,7 @@ from agent.records import ACK, HOLD, HOST, NACK, RECEIVER, Job, LaneState
 MOST_FILES = 16384  # known files of a lane; the others stay on disk until it drains
 SMALL = 65536  # bytes: larger files go alone
 ABREAST = 4    # files that one worker sends at once, each an exchange
+QUICK = 0.005  # seconds an exchange takes where workers are held up by each other rather than by the receiver
 LONGEST_PAUSE = 3600  # seconds that a receiver may ask for (Retry-After)
 
 
@@ -26,6 +27,7 @@ class Lane(object):
         self._together = 1    # how many files may go along by now
         self._turns = set()   # of the files out that workers took, see records.Job
         self._abreast = False  # a worker sends several at once here
+        self.took = 0.0       # seconds that the newest exchange took
         self.nacks = 0        # rejected in a row
         self.accepts = False  # it has accepted a file since the start or the last hold
         self.moving = False   # its newest answer came from a receiver that works
@@ -130,7 +132,9 @@ class Lane(object):
         if job.generation != self.breaker.generation or self.breaker.state != breaker.CLOSED or self.held \
                 or self.nacks or not self.accepts or job.ticket.file.stamp.size > SMALL:
             return []
-        self._abreast = not ride
+        self._abreast = not ride and self.took < QUICK
+        if not ride and not self._abreast:
+            return []  # a worker for each is quicker: none waits for the others of its file
         if ride:
             share = len(self.fresh) // self.window  # the other workers have theirs
             most = min(most, self._together + 1, share + 1)

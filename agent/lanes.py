@@ -150,13 +150,14 @@ class Lanes(object):
         times = [time for time in times if time is not None]
         return min(times) if times else None
 
-    def settle(self, job, outcome, now, rnd):
-        """Take a job back with its Outcome; rnd: a random number in [0, 1)."""
+    def settle(self, job, outcome, now, rnd, took=0.0):
+        """Take a job back with its Outcome; rnd: a random number in [0, 1); took: seconds since it was taken."""
         self.busy -= 1
         ticket = job.ticket
         lane = self.lane(ticket.receiver)
         if job.generation is not None:
             lane.back(job)
+            lane.took = took
             for event in lane.hear(job, outcome, now, rnd):
                 self.events.append((ticket.receiver.name, event))
         if outcome.moved or outcome.gone and (self.retrying or outcome.verdict == GONE):

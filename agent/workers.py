@@ -208,7 +208,7 @@ class Pool(object):
             self.lanes.give_back(job)
             return now
         ticket = job.ticket
-        self.lanes.settle(job, outcome, now, random.random())
+        self.lanes.settle(job, outcome, now, random.random(), now - begin)
         # Not before: who hears that a file changed looks at it anew, and must not find it known.
         self.results.append(Result(ticket.file, ticket.receiver, outcome, ticket.attempts + 1, now - begin))
         if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():

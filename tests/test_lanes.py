@@ -560,3 +560,16 @@ def test_large_files_and_those_of_other_transports_are_left_to_nobody():
         prepare(lanes, young)
         lanes.settle(old, DONE, 0, 1.0)
         assert lanes.take(0, old.turn) is not None
+
+
+def test_where_the_receiver_takes_its_time_each_file_has_a_worker():
+    lanes = accepting(workers=4)
+    lanes.workers = 4
+    lanes.settle(lanes.take(0), DONE, 0, 1.0, took=0.02)
+    old, young = lanes.take(0), lanes.take(0)
+    assert beside(lanes, young) == []
+    lanes.settle(old, DONE, 0, 1.0, took=0.02)
+    job = lanes.take(0, old.turn)
+    assert job is not None, 'and no worker rests'
+    lanes.settle(job, DONE, 0, 1.0, took=0.001)
+    assert len(beside(lanes, lanes.take(0))) == 2, 'it has become quick'
