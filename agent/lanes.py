@@ -28,6 +28,7 @@ class Lanes(object):
         self.known = set()    # (spool, name) of every file in a lane or out with a worker
         self.events = deque()
         self.busy = 0
+        self._exchanges = 0   # of the files out, those that take a part of the workers
         self.receivers_changed(receivers)
         self.remembered = {}  # (spool, name) -> Tried: of an earlier process, not offered yet
         self._parked = {}     # one pass: (spool, name) -> the Ticket that failed
@@ -88,7 +89,10 @@ class Lanes(object):
         """Return a Job for a worker, or None when nothing may go now. mine: as of Lane.take."""
         if self._unmoved and self._unmoved[0][0] <= now:
             self.busy += 1
+            self._exchanges += 1
             return Job(heapq.heappop(self._unmoved)[2], None, False, False)
+        if self._full():
+            return None
         share = self._share(now)
         for _ in range(len(self._rotation)):
             lane = self._rotation[0]
@@ -97,6 +101,7 @@ class Lanes(object):
             if job is not None:
                 self._turn += 1
                 self.busy += 1
+                self._exchanges += 1
                 return job
         return None
 
@@ -111,7 +116,12 @@ class Lanes(object):
             most = min(most, self._part(now))
         jobs = self.lane(job.ticket.receiver).take_along(job, most, ride, now)
         self.busy += len(jobs)
+        self._exchanges += 0 if ride else len(jobs)
         return jobs
+
+    def _full(self):
+        """Return whether as many exchanges are under way as there are workers: one of them may have several."""
+        return self.workers is not None and self._exchanges >= self.workers
 
     def _part(self, now):
         """Return how many files a worker may have out at once: as many as there are workers for each lane that has
@@ -119,11 +129,12 @@ class Lanes(object):
         if self.workers is None:
             return 1
         waiting = len([lane for lane in self.lanes.values() if lane.due(now) == now])
-        return min(self.workers // max(1, waiting), self.workers - self.busy + 1)
+        return min(self.workers // max(1, waiting), self.workers - self._exchanges + 1)
 
     def give_back(self, job):
         """Take a job back that was not begun."""
         self.busy -= 1
+        self._exchanges -= not job.riding
         lane = self.lane(job.ticket.receiver)
         lane.back(job)
         lane.breaker.cancel(job.generation)
@@ -144,7 +155,7 @@ class Lanes(object):
     def next_due(self, now):
         """Return when take() may next have something: `now`, a later time, or None: not by time alone."""
         share = self._share(now)
-        times = [lane.due(now) for lane in self.lanes.values() if _within(lane, share)]
+        times = [lane.due(now) for lane in self.lanes.values() if _within(lane, share)] if not self._full() else []
         if self._unmoved:
             times.append(max(now, self._unmoved[0][0]))
         times = [time for time in times if time is not None]
@@ -153,6 +164,7 @@ class Lanes(object):
     def settle(self, job, outcome, now, rnd, took=0.0):
         """Take a job back with its Outcome; rnd: a random number in [0, 1); took: seconds since it was taken."""
         self.busy -= 1
+        self._exchanges -= not job.riding
         ticket = job.ticket
         lane = self.lane(ticket.receiver)
         if job.generation is not None:
