@@ -40,10 +40,15 @@ class Connection(object):
         Nothing but the proxy's own request is sent before the certificate and its name are known to be valid.
         """
         self._reach()
-        if self.context is None:
-            self.stream = streams.PlainStream(self.sock, self.receiver.read_timeout)
-        else:
-            self._secure()
+        try:
+            if self.context is None:
+                self.stream = streams.PlainStream(self.sock, self.receiver.read_timeout)
+            else:
+                self._secure()
+        except EnvironmentError as error:
+            self.close()
+            raise TransportError('local', '%s:%d: the connection can\'t be set up: %s' % (
+                self.place.host, self.place.port, words(error)))
         self.reader = AnswerReader(self.stream)
 
     def _reach(self):

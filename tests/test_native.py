@@ -1,5 +1,6 @@
 """The native transport against a server scripted byte by byte."""
 
+import errno
 import os
 import threading
 
@@ -385,3 +386,16 @@ def test_one_that_drips_is_not_silent(sender):
             sender.transport.send(sender.parcel(server.url + '/in', **settings), fresh=True)
         results = list(sender.transport.send_all(parcels(sender, server, 2, **settings)))
     assert [reply.status for _, reply in results] == [200, 200]
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_connection_that_this_host_can_not_set_up_is_its_own_fault(sender, monkeypatch, count):
+    def fail(*_):
+        raise EnvironmentError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+    with ScriptedServer(KEPT) as server:
+        if count == 2:
+            sender.send(server.port)
+        monkeypatch.setattr('agent.streams.PlainStream.__init__', fail)
+        results = dict(sender.transport.send_all(parcels(sender, server, count)))
+    error = results[count - 1]
+    assert (error.stage, error.sent_whole) == ('local', False) and os.strerror(errno.ENOBUFS) in str(error)
