@@ -133,6 +133,7 @@ def test_state_journal_and_metrics_on_a_full_disk_are_said_and_written_again(sce
         for what in ('journal', 'metrics', 'state'):
             scene.agent.hears("the %s can't be written: No space left on device" % what)
         scene.through()  # none of them is in the way of the files
+        scene.agent.heeds()  # and all verdicts were told
     scene.agent.hears('the state can be written again')  # by itself, though nothing new has happened
     scene.agent.hears('the metrics can be written again')
     scene.more(1)
