@@ -315,6 +315,7 @@ def main():
     for number, name in enumerate(arguments.python or ['python3']):
         trials.append(Trial(common.interpreter(name), '%s/%d' % (folder, number), arguments.minutes,
                             random.Random(arguments.seed + number), authority))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the agents end, too
     threads = [threading.Thread(target=trial.run, daemon=True) for trial in trials]
     for thread in threads:
         thread.start()
