@@ -262,12 +262,7 @@ def route(common, argv):
     code = errors.EX_OK
     for word in names:
         folder, name = os.path.split(word)
-        spools = [folder] if folder in config.spool else config.spool
-        target = None
-        for spool in spools:
-            target = router.route(spool, name)
-            if target.receiver is not None:
-                break
+        target = router.route_path(config.spool, folder, name)
         if target.receiver is None:
             code = 1
             answer = 'no receiver: %s' % target.why

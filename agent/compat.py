@@ -284,17 +284,22 @@ def start(command, stdin, output, environ, keep=()):
             os.close(devnull)
 
 
+def close_others(keep):
+    """Close all descriptors but the standard streams and those in `keep`."""
+    # Not up to the limit of numbers: a container may allow a billion.
+    for fd in [int(name) for name in os.listdir('/proc/self/fd')]:
+        if fd > 2 and fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the one that listed them
+
+
 def _popen_class(popen, keep):
     class Popen(popen):
         # 2.6 and 2.7 have no pass_fds. This is how both call what closes the others, and neither changes any more.
         def _close_fds(self, but):
-            # Not up to the limit of numbers: a container may allow a billion.
-            for fd in [int(name) for name in os.listdir('/proc/self/fd')]:
-                if fd > 2 and fd != but and fd not in keep:
-                    try:
-                        os.close(fd)
-                    except OSError:
-                        pass  # the one that listed them
+            close_others(tuple(keep) + (but,))
     return Popen
 
 

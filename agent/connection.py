@@ -153,9 +153,19 @@ class Connection(object):
     def begin(self, head, parcel):
         """Send a request with a small body and come back at once: finish() reads the answer. Raises FileChanged, and
         what the socket raises."""
+        self._expect()
+        self.stream.sendall(head + _small(parcel.body))
+
+    def _expect(self):
         self.died, self.accepted = False, None
         self.reader.begin()
-        self.stream.sendall(head + _small(parcel.body))
+
+    def arrived(self):
+        """As of answers.AnswerReader, after begin(). Raises TransportError."""
+        try:
+            return self.reader.arrived()
+        except EnvironmentError as error:
+            raise self._failed(error, True)
 
     def finish(self):
         """Return the Reply to what begin() sent. Raises TransportError."""
@@ -166,9 +176,7 @@ class Connection(object):
 
         bucket: ratelimit.TokenBucket or None.
         """
-        self.died = False
-        self.accepted = None
-        self.reader.begin()
+        self._expect()
         try:
             early = self._send(head, parcel, bucket)
         except EnvironmentError as error:
@@ -256,17 +264,20 @@ class Connection(object):
             return self.reader.read(head)
         except EnvironmentError as error:
             if timed_out(error):
-                raise TransportError('receive', 'no answer for %s' % seconds(self.receiver.read_timeout), sent_whole)
-            self.died = not self.reader.started
-            raise TransportError('receive', 'the answer failed: %s' % words(error), sent_whole)
+                raise self.late(sent_whole)
+            raise self._failed(error, sent_whole)
         except TransportError as error:
             self.died = not self.reader.started
             error.sent_whole = sent_whole
             raise
 
-    def late(self):
+    def _failed(self, error, sent_whole):
+        self.died = not self.reader.started
+        return TransportError('receive', 'the answer failed: %s' % words(error), sent_whole)
+
+    def late(self, sent_whole=True):
         """Return the TransportError for an answer that was waited for in vain."""
-        return TransportError('receive', 'no answer for %s' % seconds(self.receiver.read_timeout), True)
+        return TransportError('receive', 'no answer for %s' % seconds(self.receiver.read_timeout), sent_whole)
 
     def cut(self, why):
         """End the present exchange. Any thread may call this."""

@@ -130,13 +130,8 @@ def _detach():
         os.close(writing)
         os._exit(0 if compat.retry_interrupted(os.read, reading, 1) else _code_of(grandchild))
     os.close(reading)
-    # Of whoever started us: one that reads a pipe to its end would wait as long as the agent lives.
-    for fd in [int(name) for name in os.listdir('/proc/self/fd')]:
-        if fd > 2 and fd != writing:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # the one that listed them
+    # Whoever started us and reads a pipe to its end would wait as long as the agent lives.
+    compat.close_others((writing,))
     os.chdir('/')
     return writing
 

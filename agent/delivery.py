@@ -183,8 +183,6 @@ def _without_answer(error):
     """Return the Outcome of a file for which there is an error instead of an answer."""
     if isinstance(error, TransportError):
         return classify.of_error(error)
-    if isinstance(error, FileChanged) and not error.unreadable:
-        return classify.of_host(str(error), GONE if error.gone else RETRY, gone=True)
     if isinstance(error, FileChanged):
-        return classify.of_host(str(error))
+        return classify.of_host(str(error), GONE if error.gone else RETRY, gone=not error.unreadable)
     return classify.of_host('can\'t be read: %s' % compat.error_text(error))

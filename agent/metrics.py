@@ -4,15 +4,12 @@ Called by engine.py, by the main thread alone. A file that can't be written is s
 stays, and its timestamps show its age.
 """
 
-import errno
 import logging
-import os
 
-from agent import __version__, compat, text
+from agent import __version__, compat, moves, text
 from agent.breaker import CLOSED, HALF_OPEN, OPEN
 
 EVERY = 15.0  # seconds between two writes at the most, so that an idle agent is told from a dead one
-MODE = 0o644  # node_exporter runs as another account
 
 log = logging.getLogger('envio')
 
@@ -39,7 +36,7 @@ class Metrics(object):
             return
         self._written = self._clock()
         try:
-            self._replace(render(picture))
+            moves.publish(self._path, self._draft, render(picture))
         except EnvironmentError as error:
             if not self._failing:
                 log.error('%s: the metrics can\'t be written: %s: the old ones stay', text.shown(self._path),
@@ -49,30 +46,6 @@ class Metrics(object):
         if self._failing:
             self._failing = False
             log.warning('%s: the metrics can be written again', text.shown(self._path))
-
-    def _replace(self, raw):
-        # A folder that others write to may hold a link of that name: never open what is there already.
-        _remove(self._draft)
-        fd = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | compat.O_CLOEXEC, MODE)
-        try:
-            try:
-                os.fchmod(fd, MODE)  # whatever the umask
-                while raw:
-                    raw = raw[os.write(fd, raw):]
-            finally:
-                os.close(fd)
-            os.rename(self._draft, self._path)
-        except EnvironmentError:
-            _remove(self._draft)
-            raise
-
-
-def _remove(path):
-    try:
-        os.unlink(path)
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
 
 
 # --- the text

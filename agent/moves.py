@@ -10,6 +10,7 @@ from agent import compat, folders
 from agent.records import Stamp
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | compat.O_CLOEXEC
+PUBLIC_MODE = 0o644  # of what monitoring and web servers read, as other accounts
 _LONGEST_NAME = 255  # bytes, on every file system of Linux
 
 
@@ -74,6 +75,32 @@ def sync_folder(path):
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def publish(path, draft, raw):
+    """Replace a file that other accounts read, whole or not at all. draft: a path in the same folder; raw: bytes."""
+    # A folder that others write to may hold a link of the draft's name: never open what is there already.
+    _remove(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | compat.O_CLOEXEC, PUBLIC_MODE)
+    try:
+        try:
+            os.fchmod(fd, PUBLIC_MODE)  # whatever the umask
+            while raw:
+                raw = raw[os.write(fd, raw):]
+        finally:
+            os.close(fd)
+        os.rename(draft, path)
+    except EnvironmentError:
+        _remove(draft)
+        raise
+
+
+def _remove(path):
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 def write_whole(path, raw):

@@ -135,16 +135,13 @@ class NativeTransport(object):
         """Return the Reply or TransportError of a request that was begun at `since`; _NOTHING when none is there yet,
         _AGAIN when it has to be sent once more, by another connection."""
         try:
-            if not connection.reader.arrived():
+            if not connection.arrived():
                 if self._clock() - since < connection.receiver.read_timeout:
                     return _NOTHING
                 if not connection.reader.started:
                     raise connection.late()
             reply = connection.finish()
             check_proxy(connection.place, reply)
-        except EnvironmentError as error:
-            reply = TransportError('receive', 'the answer failed: %s' % streams.words(error), True)
-            connection.died = not connection.reader.started
         except TransportError as error:
             reply = connection.explained_end(error)
         if connection.died and not connection.ended:

@@ -12,7 +12,7 @@ import os
 import re
 import time
 
-from agent import compat, requeue, text
+from agent import compat, moves, requeue, text
 from agent.breaker import OPEN
 from agent.errors import AgentError
 from agent.folders import ERROR, REASON
@@ -24,7 +24,6 @@ HOURS = 48
 MOST_REJECTED = 50    # shown
 MOST_OLDEST = 20      # shown
 MOST_JOURNAL = 64 << 20  # bytes that are read, the newest
-MODE = 0o644          # who shows pages runs as another account
 WIDTH, HEIGHT = 960, 180  # of the picture
 
 _LINE = re.compile(br'"time":"(\d{4}-\d\d-\d\dT\d\d):[^"]*","verdict":"([A-Z]+)"\}\Z')
@@ -50,18 +49,8 @@ def write(setup, path, now):
     page = compat.log_bytes(draw(setup, now))
     if path == '-':
         return compat.config_native(page)
-    draft = '%s.%d.new' % (path, os.getpid())
     try:
-        # A folder that others write to may hold a link of that name: never open what is there already.
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | compat.O_CLOEXEC, MODE)
-        try:
-            with os.fdopen(fd, 'wb') as stream:
-                os.fchmod(fd, MODE)  # whatever the umask
-                stream.write(page)
-            os.rename(draft, path)
-        except Exception:
-            os.unlink(draft)
-            raise
+        moves.publish(path, '%s.%d.new' % (path, os.getpid()), page)
     except EnvironmentError as error:
         raise AgentError('report: %s: can\'t be written: %s' % (text.shown(path), compat.error_text(error)))
     return ''

@@ -51,6 +51,16 @@ class Router(object):
                 return target
         return self._nobody
 
+    def route_path(self, spools, folder, name):
+        """Return the Target of a file that a person names: as in `folder` if that is one of `spools`, else as in the
+        first spool in which it has a receiver."""
+        target = self._nobody
+        for spool in [folder] if folder in spools else spools:
+            target = self.route(spool, name)
+            if target.receiver is not None:
+                break
+        return target
+
     def to(self, receiver, name):
         """Return the Target of the file `name` at the receiver of this name, whatever its rules say of the file."""
         rule = self._by_name.get(receiver)

@@ -10,12 +10,11 @@ import stat
 from agent import compat, errors, text
 from agent.delivery import Delivery
 from agent.errors import FileChanged, UsageError
-from agent.folders import OWN
 from agent.lanes import Lanes
 from agent.moves import stamp_of
 from agent.records import ACK, NACK, SpoolFile, Ticket
 from agent.resources import Resources
-from agent.spool import OpenFile
+from agent.spool import OpenFile, known_identity
 from agent.transports import Transports
 from agent.workers import Pool
 
@@ -89,18 +88,17 @@ def _ticket(config, router, word, to):
         raise UsageError('send: %s: is no regular file: nothing was sent' % text.shown(word))
     if not os.access(path, os.R_OK):
         raise UsageError('send: %s: can\'t be read by this account: nothing was sent' % text.shown(word))
-    for spool in [folder] if folder in config.spool else config.spool:
-        target = router.route(spool, name) if to is None else router.to(to, name)
-        if target.receiver is not None:
-            return Ticket(SpoolFile(folder, name, stamp_of(status)), target.receiver, target.url, 0, 0, None)
-    raise UsageError('send: %s: no receiver: %s: name one by --to: nothing was sent' % (text.shown(word), target.why))
+    target = router.route_path(config.spool, folder, name) if to is None else router.to(to, name)
+    if target.receiver is None:
+        raise UsageError('send: %s: no receiver: %s: name one by --to: nothing was sent' % (
+            text.shown(word), target.why))
+    return Ticket(SpoolFile(folder, name, stamp_of(status)), target.receiver, target.url, 0, 0, None)
 
 
 def _identity(spool):
     """Return the random name of a spool, so that a file in it has the Idempotency-Key that an agent gives it."""
     try:
-        with open(spool + '/' + OWN + '/id', 'rb') as stream:
-            return text.printable(stream.read(64).strip())
+        return known_identity(spool)
     except EnvironmentError:
         return ''
 

@@ -103,22 +103,12 @@ class Spool(object):
         self._lock.release()
 
     def _identify(self):
-        path = self.path + '/' + OWN + '/id'
-        try:
-            fd = os.open(path, _OPEN_FLAGS)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            found = b''
-        else:
-            try:
-                found = os.read(fd, 64).strip()
-            finally:
-                os.close(fd)
-        if _IDENTITY.match(found):
-            self.identity = compat.byte_string(found)
+        known = known_identity(self.path)
+        if known:
+            self.identity = known
             return
         self.identity = self.identity or ''.join(['%02x' % byte for byte in bytearray(os.urandom(16))])
+        path = _identity_file(self.path)
         moves.write_whole(path + '.new', compat.wire(self.identity + '\n'))
         os.rename(path + '.new', path)
 
@@ -294,6 +284,25 @@ class Spool(object):
             if not foreign:
                 os.rmdir(folder)
         return False
+
+
+def known_identity(spool):
+    """Return the identity that the folder `spool` has, '' when it has none, or a crash cut it. Raises OSError."""
+    try:
+        fd = os.open(_identity_file(spool), _OPEN_FLAGS)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return ''
+    try:
+        found = os.read(fd, 64).strip()
+    finally:
+        os.close(fd)
+    return compat.byte_string(found) if _IDENTITY.match(found) else ''
+
+
+def _identity_file(spool):
+    return spool + '/' + OWN + '/id'
 
 
 def _discard(path):
