@@ -30,23 +30,32 @@ def run(action):
     if os.getuid() != 0:
         action()
         return
+
+    def as_nobody():
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        action()
+    in_child(as_nobody)
+
+
+def in_child(action):
+    """Return the text that action() returns in a child process, '' for None; its failure is raised here."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            action()
+            os.write(writing, b'+' + (action() or '').encode('utf-8'))
         except BaseException:
-            os.write(writing, traceback.format_exc().encode('utf-8', 'replace') or b'?')
+            os.write(writing, b'-' + traceback.format_exc().encode('utf-8', 'replace'))
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, 'rb') as stream:
-        failure = stream.read()
+        said = stream.read().decode('utf-8')
     os.waitpid(child, 0)
-    assert not failure, failure.decode('utf-8')
+    assert said[:1] == '+', said[1:] or 'the child ended without a word'
+    return said[1:]
 
 
 def remove(folder):

@@ -1,5 +1,6 @@
 """`run --detach`, the pid file, `user` and `group`: the agent as a process that outlives who started it."""
 
+import ast
 import errno
 import grp
 import os
@@ -301,27 +302,18 @@ def test_an_account_that_can_not_read_the_program_is_refused(open_host, tmpdir):
 def test_the_group_may_be_another_and_the_supplementary_ones_are_the_accounts_own(monkeypatch):
     monkeypatch.setattr(privileges, 'closed', lambda: [])
     one = [entry for entry in grp.getgrall() if entry.gr_gid not in (0, nobody.NOBODY)][0]
-    seen = in_child(lambda: privileges.drop(config(user=account(), group=one.gr_name)))
+    seen = accounts_after(lambda: privileges.drop(config(user=account(), group=one.gr_name)))
     assert seen == (nobody.NOBODY, one.gr_gid, [one.gr_gid])
-    seen = in_child(lambda: privileges.drop(config(group=one.gr_name)))
+    seen = accounts_after(lambda: privileges.drop(config(group=one.gr_name)))
     assert seen == (0, one.gr_gid, [one.gr_gid])
 
 
-def in_child(action):
+def accounts_after(action):
     """Return (user, group, supplementary groups) after action() in a child process."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            action()
-            os.write(writing, compat.wire(repr((os.geteuid(), os.getegid(), sorted(os.getgroups())))))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, 'rb') as stream:
-        found = stream.read()
-    os.waitpid(child, 0)
-    return eval(found)
+    def child():
+        action()
+        return repr((os.geteuid(), os.getegid(), sorted(os.getgroups())))
+    return ast.literal_eval(nobody.in_child(child))
 
 
 @as_root

@@ -9,19 +9,11 @@ import pytest
 from agent import folders
 from agent.errors import LockedError, SpoolError
 from agent.spool import Spool
-from tests import nobody
+from tests import nobody, test_end_to_end
 from tests.servers import ScriptedServer, ok
-from tests.test_end_to_end import Host
 
 OTHER = 4321  # the number of no account
-
-
-@pytest.fixture
-def host(tmpdir):
-    host = Host(tmpdir)
-    yield host
-    for agent in host.agents:
-        agent.kill()
+host = test_end_to_end.host
 
 
 @pytest.fixture

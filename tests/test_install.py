@@ -9,11 +9,12 @@ import subprocess
 
 import pytest
 
-from tests import nobody, roots
+from tests import nobody, roots, test_launcher
 from tests.conftest import ROOT
 from tests.programs import find
 from tests.test_bundle import MAKERS, PAGES, PARTS, TOP, bundle, kinds  # noqa: F401 (bundle is a fixture)
-from tests.test_launcher import SHELLS, which
+
+shell = test_launcher.shell
 
 PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
 OUTSIDE = ('/etc/default/envio', '/etc/logrotate.d/envio', '/etc/init.d/envio')
@@ -116,14 +117,6 @@ def tree(tmpdir):
     for page in PAGES:
         shutil.copy(os.path.join(ROOT, page), copy)
     return copy
-
-
-@pytest.fixture(params=SHELLS, ids=' '.join)
-def shell(request):
-    path = which(request.param[0])
-    if path is None:
-        pytest.skip('%s is not installed' % request.param[0])
-    return [path] + list(request.param[1:])
 
 
 @pytest.fixture

@@ -12,26 +12,18 @@ import threading
 import pytest
 
 from agent import compat
-from tests import nobody
+from tests import nobody, test_engine
 from tests.senders import no_curl
 from tests.servers import ScriptedServer, ok
 from tests.test_end_to_end import PATIENCE, contents, fields, read
 from tests.test_end_to_end import Process as Program
-from tests.test_engine import Host
 
 TRANSPORTS = ['native', pytest.param('curl', marks=pytest.mark.skipif(
     bool(no_curl()), reason='there is no cURL on this machine'))]
 QUICK = '\nbrake = 0\nretry_pause = 1ms\nbreaker_threshold = 99\n'
 AGAIN = 40  # requests that a connection answers after its first
+host = test_engine.host
 ANSWERS = {'accepted': ok(), 'deleted': ok(), 'rejected': ok(status='422 No')}
-
-
-@pytest.fixture
-def host(tmpdir):
-    host = Host(tmpdir)
-    yield host
-    for server in host.servers:
-        server.stop()
 
 
 # --- the ways in which a file moves: function(path, what comes to lie there)
@@ -313,7 +305,7 @@ def test_files_that_ride_in_one_run_and_are_replaced_meanwhile_are_sent_again(ho
 @pytest.mark.parametrize('transport', TRANSPORTS)
 def test_a_file_made_unreadable_while_it_is_sent_stays_until_it_is_readable_again(transport):
     folder = nobody.make_folder()
-    host = Host(folder)
+    host = test_engine.Host(folder)
     path = os.path.join(host.spool, 'a')
     again = [('read_request',), ('send', ok())]
     script = [('read_request',), ('call', lambda: os.chmod(path, 0)), ('send', ok())] + again

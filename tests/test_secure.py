@@ -6,19 +6,13 @@ import signal
 import pytest
 
 from agent import receiver, receiver_tls, tls
+from tests import test_end_to_end
 from tests.senders import no_curl
 from tests.servers import ScriptedServer, ok
-from tests.test_end_to_end import Host, contents, some, until
+from tests.test_end_to_end import contents, some, until
 
+host = test_end_to_end.host
 pytestmark = pytest.mark.skipif(tls.ssl is None, reason='this Python has no ssl module')
-
-
-@pytest.fixture
-def host(tmpdir):
-    host = Host(tmpdir)
-    yield host
-    for agent in host.agents:
-        agent.kill()
 
 
 @pytest.fixture(params=['native', 'curl', 'auto'])
