@@ -239,8 +239,10 @@ def test_an_agent_ends_when_another_one_came_in_through_a_lock_that_was_taken_aw
     host.configure(('http://127.0.0.1:9/in', ''))
     agent = host.start('run')
     agent.hears('started')
-    shutil.rmtree(host.spool + '/.envio')
-    other = locked(host.spool)
+    # In one step: the agent would make a folder or a lock that is missing anew, at any moment.
+    os.mkdir(host.folder + '/elsewhere')
+    other = locked(host.folder + '/elsewhere')
+    os.rename(host.folder + '/elsewhere/.envio/lock', host.spool + '/.envio/lock')
     code, _, err = agent.end()
     assert code == 75 and 'this one stops' in err and 'another agent has this spool: pid %d' % os.getpid() in err
     other.unlock()
