@@ -9,7 +9,7 @@ import datetime
 import re
 from collections import namedtuple
 
-from agent import text
+from agent import ip, text
 
 Certificate = namedtuple('Certificate', (
     'subject',       # whom it is for, as people read it: 'CN=localhost, O=Example'; may be ''
@@ -43,9 +43,6 @@ _TIMES = {_UTC_TIME: re.compile(br'([0-9]{2})' * 6 + br'Z\Z'),
           _GENERALIZED_TIME: re.compile(br'([0-9]{4})' + br'([0-9]{2})' * 5 + br'Z\Z')}
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
-_IP4 = re.compile(r'\.'.join([r'(0|[1-9][0-9]{0,2})'] * 4) + r'\Z')
-_GROUP = re.compile(r'[0-9A-Fa-f]{1,4}\Z')
-_ZEROS = re.compile(r'(?:\b0(?::|\Z)){2,}')
 _NAME = re.compile(r'(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z')
 _NUMBER = re.compile(r'(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z')
 
@@ -174,13 +171,13 @@ def _alternative_names(wrapped):
 # --- comparing
 
 def matches(certificate, host):
-    """Return whether `certificate` is meant for `host`: a DNS name in ASCII, or an IP address as packed() reads it.
+    """Return whether `certificate` is meant for `host`: a DNS name in ASCII, or an IP address.
 
     As RFC 9525 6.3 and 6.4 say: an address is looked for among addresses alone, a name among DNS names. `*` stands for
     one whole label, the first of at least three. As RFC 6125 6.4.4 still allows, CNs count when the certificate has no
     subjectAltName whatsoever.
     """
-    address = packed(host)
+    address = ip.packed(host)
     if address is not None:
         return address in certificate.addresses
     host = host[:-1] if host.endswith('.') else host
@@ -209,7 +206,7 @@ def names(certificate):
     """Return whom the certificate is meant for, as people read it: DNS names and addresses, or else the CNs."""
     if not certificate.has_names:
         return certificate.common_names
-    return certificate.dns_names + tuple([_readable_address(address) for address in certificate.addresses])
+    return certificate.dns_names + tuple([ip.shown(address) for address in certificate.addresses])
 
 
 def problem(certificate, host, now):
@@ -232,47 +229,3 @@ def problem(certificate, host, now):
 
 def _day(seconds):
     return datetime.date.fromordinal(_EPOCH + seconds // 86400).isoformat()
-
-
-# --- addresses
-
-def packed(host):
-    """Return the bytes of an IP address (native text): 4, or 16 with or without square brackets; None for all else.
-
-    Strict as RFC 3986 3.2.2: four decimal numbers without leading zeros; IPv6 as RFC 4291 2.2, without a zone.
-    """
-    found = _IP4.match(host)
-    if found:
-        numbers = [int(number) for number in found.groups()]
-        return bytes(bytearray(numbers)) if max(numbers) < 256 else None
-    return _packed6(host[1:-1] if host.startswith('[') and host.endswith(']') else host)
-
-
-def _packed6(host):
-    front, colon, last = host.rpartition(':')
-    if not colon:
-        return None
-    if '.' in last:
-        four = packed(last)
-        if four is None:
-            return None
-        host = '%s:%02x%02x:%02x%02x' % ((front,) + tuple(bytearray(four)))
-    head, gap, tail = host.partition('::')
-    before, after = [side.split(':') if side else [] for side in (head, tail)]
-    missing = 8 - len(before) - len(after)
-    if (missing < 1 if gap else missing) or not all([_GROUP.match(group) for group in before + after]):
-        return None
-    numbers = [int(group, 16) for group in before + ['0'] * missing + after]
-    return bytes(bytearray([part for number in numbers for part in (number >> 8, number & 0xff)]))
-
-
-def _readable_address(address):
-    """Return packed bytes as people write them: 10.0.0.1, 2001:db8::1 (RFC 5952 4)."""
-    octets = bytearray(address)
-    if len(octets) == 4:
-        return '.'.join(['%d' % octet for octet in octets])
-    groups = ':'.join(['%x' % (octets[at] << 8 | octets[at + 1]) for at in range(0, 16, 2)])
-    runs = sorted(_ZEROS.finditer(groups), key=lambda run: run.start() - run.end())  # the first of the longest
-    if not runs:
-        return groups
-    return (groups[:runs[0].start()] or ':') + ':' + groups[runs[0].end():]

@@ -6,27 +6,26 @@ every name survives the way from the folder to the wire and back.
 Any file may import this one. It raises nothing of its own.
 """
 
+import binascii
 import errno
 import fcntl
 import os
+import re
 import select
-import socket
 import sys
 import time
 
 PY2 = sys.version_info[0] == 2
 
 if PY2:
-    from urllib import quote as _quote, unquote as _unquote
-    from urlparse import urljoin, urlsplit
     text_type = unicode  # noqa: F821 (Python 2 only)
     string_types = (basestring,)  # noqa: F821 (Python 2 only)
 else:
-    from urllib.parse import quote as _quote, unquote_to_bytes as _unquote, urljoin, urlsplit
     text_type = str
     string_types = (str,)
 
-__all__ = ['urljoin', 'urlsplit', 'text_type', 'string_types', 'monotonic', 'scan_names']
+_FILE_SYSTEM = sys.getfilesystemencoding()
+_UNRESERVED = re.compile(br'[A-Za-z0-9_.~-]*\Z')
 
 
 def _times():
@@ -43,7 +42,7 @@ monotonic = getattr(time, 'monotonic', _times)
 
 def fs_bytes(name):
     """Return the bytes of a native string that came from the file system."""
-    return name if PY2 else os.fsencode(name)
+    return name if PY2 else name.encode(_FILE_SYSTEM, 'surrogateescape')  # os.fsencode() takes its time
 
 
 def fs_native(raw):
@@ -108,12 +107,37 @@ def writable(text, stream):
 
 def percent(raw, safe=''):
     """Return bytes percent-encoded as a native string; letters, digits, `_.-~` and `safe` stay (RFC 3986 2.3)."""
-    return _quote(raw, safe + '~')
+    if _UNRESERVED.match(raw):
+        return byte_string(raw)
+    return _urls().quote(raw, safe + '~')
 
 
 def unpercent(text):
     """Return the bytes that a percent-encoded native string of one character a byte stands for."""
-    return _unquote(wire(text))
+    return re.sub(b'%([0-9A-Fa-f]{2})', lambda found: binascii.unhexlify(found.group(1)), wire(text))
+
+
+def join_url(url, reference):
+    """Return the URL that a reference in a document at `url` leads to. Raises ValueError for what is none."""
+    return (_url_parser() if PY2 else _urls()).urljoin(url, reference)
+
+
+def split_url(url):
+    """Return the parts of a URL, with attributes as of urllib.parse.urlsplit. Raises ValueError for what is none."""
+    return (_url_parser() if PY2 else _urls()).urlsplit(url)
+
+
+def _urls():
+    if PY2:
+        import urllib  # here and below: slow to load (2.7 brings ssl along), and most names need none of it
+        return urllib
+    import urllib.parse
+    return urllib.parse
+
+
+def _url_parser():
+    import urlparse
+    return urlparse
 
 
 def http_client():
@@ -234,6 +258,7 @@ def tls_context(ssl, server_side=False):
 
 def socket_pair():
     """Return two connected sockets (2.x: socketpair() gives the bare ones, which its ssl module can't wrap)."""
+    import socket  # here: slow to load
     pair = socket.socketpair()
     return [socket.socket(_sock=bare) for bare in pair] if PY2 else pair
 
@@ -311,8 +336,17 @@ def _preparation(keep):
     return prepare
 
 
+def hand_over_less():
+    """Let a thread that computes keep Python's interpreter lock a while. Python 2 hands it on after every 100 steps,
+    and both threads then stand in each other's way (5 to 10 % of small files); system calls hand it on in any case."""
+    if PY2:
+        sys.setcheckinterval(10000)
+
+
 def retry_interrupted(call, *args):
     """Return call(*args), called again when a signal interrupted it (before 3.5 Python passes EINTR on)."""
+    if not PY2:
+        return call(*args)
     while True:
         try:
             return call(*args)

@@ -4,7 +4,6 @@ An own small reader: the ConfigParsers of 2.6 and 3.x understand the same file d
 that neither the locale nor the Python has a say. Raises errors.ConfigError; load() alone touches the disk.
 """
 
-import difflib
 import io
 import re
 from collections import namedtuple
@@ -18,9 +17,9 @@ _MOST_BYTES = 1 << 20
 
 _BLANKS = b' \t'
 _CONTROL = re.compile(b'[\x00-\x08\x0b-\x1f\x7f]')
-_SEMICOLON = re.compile(b'[ \t];')
+_SEMICOLON = b'[ \t];'
 _KEY = re.compile(r'([A-Za-z0-9_-]+)[ \t]*=(.*)\Z', re.DOTALL)
-_COLON = re.compile(r'([A-Za-z0-9_-]+)[ \t]*:')
+_COLON = r'([A-Za-z0-9_-]+)[ \t]*:'
 _SECTION = re.compile(r'\[([^\]]*)\]\Z')
 _RECEIVER_NAME = re.compile(r'[A-Za-z0-9._-]+\Z')
 _MISSPELT = 0.6  # difflib's likeness from which on a name is taken for a misspelt one
@@ -139,7 +138,7 @@ def _is_clean(line, content, number, problems):
     """Return True when the bytes of a line hold nothing that must not stand in a value; note it when they do."""
     if _CONTROL.search(line):
         problems.add(number, content, 'holds a control character: take it out')
-    elif _SEMICOLON.search(line):
+    elif re.search(_SEMICOLON, line):
         problems.add(number, content, 'a blank and ; inside a value: a comment needs a line of its own')
     else:
         return True
@@ -173,7 +172,7 @@ def _open_section(content, number, sections, problems):
     elif word == 'receiver':
         problems.add(number, content, 'a receiver needs a name of letters, digits and ._-: [receiver:NAME]')
     else:
-        near = difflib.get_close_matches(word.lower(), ['agent', 'receiver'], 1, _MISSPELT)
+        near = _nearest(word, ['agent', 'receiver'])
         meant = {'agent': 'did you mean [agent]', 'receiver': 'did you mean [receiver:%s]' % (name or 'NAME')}
         problems.add(number, content, 'unknown section: '
                      + (meant[near[0]] if near else 'there are [agent] and [receiver:NAME]'))
@@ -190,7 +189,7 @@ def _open_entry(content, number, section, problems):
     """Return the _Entry that the line `content` begins; it is the section's unless something is wrong with it."""
     entry, found = _Entry(number), _KEY.match(content)
     if not found:
-        colon = _COLON.match(content)
+        colon = re.match(_COLON, content)
         why = 'a key is followed by =: write %s = ...' % colon.group(1) if colon else 'neither section nor key = value'
         problems.add(number, content.partition(':')[0], why)  # what follows may be a header's value
         entry.sound = False
@@ -279,15 +278,20 @@ def _items(kind, parts):
     return [(line, item) for line, item in split if item]
 
 
+def _nearest(word, known):
+    import difflib  # here: slow to load
+    return difflib.get_close_matches(word.lower(), known, 1, _MISSPELT)
+
+
 def _unknown_key(key, kind, table):
     """Return why `key` can't stand in a section of that kind, and what may be meant."""
     others = settings.FOR_RECEIVER if kind == settings.AGENT else settings.FOR_AGENT
     if key in others:
         return 'belongs in %s, not in %s' % (others[key].where, kind)
-    near = difflib.get_close_matches(key.lower(), sorted(table), 1, _MISSPELT)
+    near = _nearest(key, sorted(table))
     if near:
         return 'unknown key: did you mean %s' % near[0]
-    near = difflib.get_close_matches(key.lower(), sorted(others), 1, _MISSPELT)
+    near = _nearest(key, sorted(others))
     if near:
         return 'unknown key: did you mean %s, which belongs in %s' % (near[0], others[near[0]].where)
     return 'unknown key: %s knows %s' % (kind, ', '.join(sorted(table)))

@@ -170,8 +170,8 @@ def _redirect(url, reply):
     if reply.status not in REDIRECTS or not place:
         return None
     try:
-        target = compat.urljoin(url, place).split('#')[0]
-        here, there = compat.urlsplit(url), compat.urlsplit(target)
+        target = compat.join_url(url, place).split('#')[0]
+        here, there = compat.split_url(url), compat.split_url(target)
     except ValueError:  # no URL
         return None
     if (here.scheme, here.netloc) != (there.scheme, there.netloc) or not request.usable_target(target):

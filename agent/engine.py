@@ -6,16 +6,13 @@ Raises SpoolError and LockedError when it can't begin.
 
 import logging
 import os
-import random
 import signal
 import time
 
 from agent import compat, text
 from agent.collector import Collector
-from agent.delivery import Delivery
 from agent.errors import AgentError, LockedError, SpoolError
 from agent.folders import OWN
-from agent.inotify import Inotify
 from agent.journal import Journal
 from agent.lanes import Lanes
 from agent.metrics import Metrics
@@ -24,8 +21,7 @@ from agent.resources import Resources
 from agent.spool import Spool
 from agent.state import Keeper
 from agent.stats import Stats
-from agent.transports import Transports
-from agent.workers import Pool
+from agent.workers import Pool, equipment
 
 LONGEST_TICK = 1.0   # seconds between two looks at deadlines while something is out
 PURGE_EVERY = 3600   # seconds between two looks at the age of sent/
@@ -109,17 +105,19 @@ class Agent(object):
         self._keeper.restore(self.lanes)
         self._keeper.flush(self.lanes)
         resources = Resources(os.environ, self.config.spool[0] + '/' + OWN)
-        self.pool = Pool(self.lanes, self.config.workers, Delivery(self.spools, self.config.path),
-                         lambda: Transports(resources), wakeup.notify)
+        self.pool = Pool(self.lanes, self.config.workers,
+                         lambda: equipment(self.spools, self.config.path, resources), wakeup.notify)
         self.collector = Collector(self.config, self._active_spools(), self.router, self.pool, once=once)
         self._inotify = None
         if not once:
+            self.pool.begin()
             self._watch_spools()
 
     def _watch_spools(self):
         """Let the kernel tell what appears in the spools, where it does; else they are looked at now and then."""
         try:
             if self._inotify is None:
+                from agent.inotify import Inotify  # here: a pass needs it not
                 self._inotify = Inotify()
                 self._wakeup.watch(self._inotify.fd)
             for path in self.config.spool:
@@ -135,6 +133,9 @@ class Agent(object):
 
     def wait_for_turn(self, reload):
         """Wait a while, by chance: a fleet whose clocks agree does not come all at once."""
+        if not self.config.splay:
+            return
+        import random  # here: slow to load
         until = compat.monotonic() + self.config.splay * random.random()
         while compat.monotonic() < until and not self.interrupted:
             self._wakeup.wait(until - compat.monotonic())

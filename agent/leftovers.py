@@ -12,7 +12,7 @@ from agent.folders import ANSWERS, DELETED, ERROR, OWN, REASON
 
 DRAFT = 'reason.'  # how reason files begin that are being written
 
-_MARKED = re.compile(r'(-?[0-9]+(?:--?[0-9]+){3})\.(.*)\Z', re.DOTALL)
+_MARKED = r'(-?[0-9]+(?:--?[0-9]+){3})\.(.*)\Z'
 
 
 def name_deleted(file):
@@ -51,7 +51,7 @@ def _remove_answers(spool, folder):
 
 def _finish_deleting(spool, name):
     path = spool + '/' + DELETED + '/' + name
-    found = _MARKED.match(name)
+    found = re.match(_MARKED, name, re.DOTALL)
     if found and found.group(1) == moves.mark_of(moves.stamp_of(os.lstat(path))):
         os.unlink(path)
     else:  # not what was accepted: it was put there in the very instant of the move

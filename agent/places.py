@@ -3,29 +3,35 @@
 Called by native.py, curl.py and probe.py. Raises TransportError.
 """
 
-import base64
 import re
 from collections import namedtuple
 
-from agent import compat, rules, text
+from agent import compat, credentials, rules, text
 from agent.errors import TransportError
 
 # proxy: proxies.Proxy or None; target: the request target; authority: the value of Host.
 Place = namedtuple('Place', 'scheme host port proxy target authority')
 
+_URL = re.compile(r'([^:]+://[^/?]*)(.*)\Z', re.DOTALL)
+
 
 def place_of(url, receiver, resources):
     """Return the Place of a URL that rules.parse_url accepted. Raises TransportError for a proxy that can't be used."""
-    scheme, authority, target = re.match(r'([^:]+)://([^/?]*)(.*)\Z', url, re.DOTALL).groups()
+    origin, target = split(url)
+    scheme, _, authority = origin.partition('://')
     scheme = scheme.lower()
     host, port = rules.split_authority(authority, rules.SCHEMES[scheme])
     host = host.strip('[]').lower().rstrip('.')
     proxy = resources.proxy(receiver, scheme, host, port)
-    if not target.startswith('/'):
-        target = '/' + target
     if proxy is not None and scheme == 'http':
         target = 'http://' + authority + target  # RFC 9112 3.2.2
     return Place(scheme, host, port, proxy, target, authority)
+
+
+def split(url):
+    """Return (`scheme://authority`, what follows it, at least a slash) of a URL that rules.parse_url accepted."""
+    origin, target = _URL.match(url).groups()
+    return origin, target if target.startswith('/') else '/' + target
 
 
 def host_port(place):
@@ -37,8 +43,7 @@ def proxy_fields(proxy):
     """Return the headers for the proxy itself: ((name, value), ...)."""
     if proxy is None or not proxy.credentials:
         return ()
-    raw = base64.b64encode(compat.wire(proxy.credentials))
-    return (('Proxy-Authorization', 'Basic ' + compat.byte_string(raw)),)
+    return (('Proxy-Authorization', credentials.basic(compat.wire(proxy.credentials))),)
 
 
 def check_proxy(place, reply):

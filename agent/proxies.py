@@ -9,7 +9,7 @@ import binascii
 import re
 from collections import namedtuple
 
-from agent import certificates, compat
+from agent import compat, ip
 from agent.rules import Refused
 
 DEFAULT_PORT = 1080  # where the value names none: cURL's choice, not the 80 of other http:// URLs
@@ -20,10 +20,10 @@ Proxy = namedtuple('Proxy', (
     'credentials',  # 'user:password', native, one character a byte; '': none
 ))
 
-_SCHEME = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z')
-_PLACE = re.compile(r'(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?\Z')
-_NAME = re.compile(r'[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?\Z')
-_WITH_PORT = re.compile(r'(\[[^\[\]]*\]|[^:\[\]]*):([0-9]{1,5})\Z')
+_SCHEME = r'([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z'
+_PLACE = r'(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?\Z'
+_NAME = r'[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?\Z'
+_WITH_PORT = r'(\[[^\[\]]*\]|[^:\[\]]*):([0-9]{1,5})\Z'
 
 
 def parse(value):
@@ -34,7 +34,7 @@ def parse(value):
     """
     if not re.match(r'[!-~]*\Z', value):
         raise Refused('blanks, control characters and letters beyond ASCII are not allowed: percent-encode them')
-    found = _SCHEME.match(value)
+    found = re.match(_SCHEME, value)
     scheme, rest = found.groups() if found else ('http', value)
     if scheme.lower() != 'http':
         raise Refused('https:// and socks proxies are not supported: only http:// proxies are')
@@ -48,16 +48,16 @@ def parse(value):
 
 def _split_place(place):
     """Return (host, port) of `host[:port]`; raises Refused."""
-    found = _PLACE.match(place)
+    found = re.match(_PLACE, place)
     if not found:
         raise Refused('there is no host name or address: an IPv6 address stands in square brackets')
     host, port = found.groups()
     if not host:
         raise Refused('there is no host')
     if host.startswith('['):
-        usable, host = len(certificates.packed(host) or b'') == 16, host[1:-1]
+        usable, host = len(ip.packed(host) or b'') == 16, host[1:-1]
     else:
-        usable = _NAME.match(host) and len(host) <= 253
+        usable = re.match(_NAME, host) and len(host) <= 253
     if not usable:
         raise Refused('that is no host name or address')
     if port is not None and not (re.match(r'[0-9]{1,5}\Z', port) and 1 <= int(port) <= 65535):
@@ -109,12 +109,12 @@ def goes_direct(no_proxy, host, port):
     brackets. What is none of these holds nothing. No name is resolved. host, port: as for from_environment().
     """
     host = host.lower().rstrip('.')
-    address = certificates.packed(host)
+    address = ip.packed(host)
     return any([_holds(item, host, address, port) for item in no_proxy.lower().replace(',', ' ').split()])
 
 
 def _holds(item, host, address, port):
-    found = _WITH_PORT.match(item)
+    found = re.match(_WITH_PORT, item)
     if found:
         item = found.group(1)
         if int(found.group(2)) != port:
@@ -122,7 +122,7 @@ def _holds(item, host, address, port):
     if item == '*':
         return True
     network, slash, bits = item.partition('/')
-    base = certificates.packed(network.rstrip('.'))
+    base = ip.packed(network.rstrip('.'))
     if base is not None:
         return address is not None and _in_network(address, base, bits if slash else '%d' % (8 * len(base)))
     name = (item[1:] if item.startswith('*.') else item).strip('.')

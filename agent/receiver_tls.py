@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 
-from agent import certificates, compat, text
+from agent import compat, ip, text
 from agent.errors import AgentError
 from agent.tls import check_pair, ssl, words
 
@@ -141,7 +141,7 @@ def _names(host):
     """Return the lines that list the names of a certificate."""
     lines, known = [], set()
     for name in ('localhost', '127.0.0.1', '::1', host, socket.gethostname()):
-        kind = 'IP' if certificates.packed(name) else 'DNS'
+        kind = 'IP' if ip.packed(name) else 'DNS'
         if name not in known and (kind == 'IP' or re.match(r'[A-Za-z0-9._-]+\Z', name)):
             known.add(name)
             lines.append('%s.%d = %s' % (kind, len(known), name))

@@ -8,7 +8,6 @@ import errno
 import os
 import stat
 import sys
-import traceback
 
 from agent import compat, rules, text
 from agent.errors import ConfigError
@@ -269,5 +268,6 @@ def _error_line(error, path):
     """Return the line in the file `path` at which the exception being handled came about; 0 when there is none."""
     if isinstance(error, SyntaxError) and error.filename == path:
         return error.lineno or 0
+    import traceback  # here: slow to load
     lines = [entry[1] for entry in traceback.extract_tb(sys.exc_info()[2]) if entry[0] == path]
     return lines[-1] if lines else 0

@@ -27,11 +27,11 @@ Template = namedtuple('Template', (
 MOST_STARS = 80  # in one pattern; each takes a group
 _MOST_GROUPS = 90
 _ESCAPES = 'aAbBdDfnrsStvwWxZ'
-_GROUP_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*\Z')
-_LABEL = re.compile(r'[A-Za-z0-9-]{1,63}\Z')
+_GROUP_NAME = r'[A-Za-z_][A-Za-z0-9_]*\Z'
+_LABEL = r'[A-Za-z0-9-]{1,63}\Z'
 _HOST = re.compile(r'[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
                    r'(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\Z')
-_IP6 = re.compile(r'\[[0-9A-Fa-f:.]{2,45}\]\Z')
+_IP6 = r'\[[0-9A-Fa-f:.]{2,45}\]\Z'
 _MARK = '\n'  # stands for a placeholder while a URL is looked at
 
 
@@ -163,7 +163,7 @@ def compile_regex(source):
     if compiled.groups > 99:
         raise Refused('more than 99 groups')
     for name in compiled.groupindex:
-        if not _GROUP_NAME.match(name):
+        if not re.match(_GROUP_NAME, name):
             raise Refused('a group\'s name is made of letters, digits and _')
         if name in ('name', 'stem'):
             raise Refused('{%s} is made by the agent: give the group another name' % name)
@@ -195,7 +195,7 @@ def split_template(url):
         if '{' in literal or '}' in literal:
             raise Refused('a { or } without the other: a placeholder is {name}; a brace itself is %7B or %7D')
     for name in names:
-        if not _GROUP_NAME.match(name):
+        if not re.match(_GROUP_NAME, name):
             raise Refused('{%s} is no placeholder: {name}, {stem} and the groups of match_regex are'
                           % text.printable(compat.config_bytes(name), 40))
     return tuple(literals), tuple(names)
@@ -248,7 +248,7 @@ def split_authority(authority, default_port):
             raise Refused('the port must be a number from 1 to 65535')
     if not host:
         raise Refused('there is no host')
-    if not _IP6.match(host) and not _HOST.match(host.replace(_MARK, 'x')) or len(host) > 253:
+    if not re.match(_IP6, host) and not _HOST.match(host.replace(_MARK, 'x')) or len(host) > 253:
         raise Refused('%s is no host name' % host.replace(_MARK, '{...}'))
     return host, int(port or default_port)
 
@@ -269,7 +269,7 @@ def fill(template, values):
         value = values(name)
         if value is None:
             raise Refused('{%s} has no value' % name)
-        if place == HOST and not _LABEL.match(value):
+        if place == HOST and not re.match(_LABEL, value):
             raise Refused('{%s} in the host must be one label of letters, digits and -' % name)
         if place == PATH and value in ('', '.', '..'):
             raise Refused('{%s} in the path is empty or a dot folder' % name)

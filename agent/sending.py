@@ -8,15 +8,13 @@ import os
 import stat
 
 from agent import compat, errors, text
-from agent.delivery import Delivery
 from agent.errors import FileChanged, UsageError
 from agent.lanes import Lanes
 from agent.moves import stamp_of
 from agent.records import ACK, NACK, SpoolFile, Ticket
 from agent.resources import Resources
 from agent.spool import OpenFile, known_identity
-from agent.transports import Transports
-from agent.workers import Pool
+from agent.workers import Pool, equipment
 
 LONGEST_TICK = 1.0  # seconds between two looks at deadlines
 
@@ -66,8 +64,8 @@ def send(setup, words, to, wakeup, tell, complain):
         ticket.file.spool, identities[config.spool[0]]))) for ticket in tickets])
     lanes = Lanes([ticket.receiver for ticket in tickets], retrying=False)
     resources = Resources(os.environ)
-    pool = Pool(lanes, min(config.workers, len(tickets)), Delivery(places, config.path),
-                lambda: Transports(resources), wakeup.notify)
+    pool = Pool(lanes, min(config.workers, len(tickets)), lambda: equipment(places, config.path, resources),
+                wakeup.notify)
     try:
         return _wait(pool, tickets, wakeup, tell, complain)
     finally:

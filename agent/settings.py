@@ -39,8 +39,8 @@ _SIZES = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}
 _TRUTH = {'yes': True, 'true': True, 'on': True, '1': True, 'no': False, 'false': False, 'off': False, '0': False}
 _DAY = 86400
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 5.6.2
-_HEADER = re.compile(r'(%s):[ \t]*(.*)\Z' % _TOKEN)
-_MEDIA_TYPE = re.compile(r'%s/%s(?:;[ ]*%s=(?:%s|"[^"\\]*"))*\Z' % (_TOKEN, _TOKEN, _TOKEN, _TOKEN))
+_HEADER = r'(%s):[ \t]*(.*)\Z' % _TOKEN
+_MEDIA_TYPE = r'%s/%s(?:;[ ]*%s=(?:%s|"[^"\\]*"))*\Z' % (_TOKEN, _TOKEN, _TOKEN, _TOKEN)
 _OWN_HEADERS = ('host', 'content-length', 'transfer-encoding', 'connection', 'idempotency-key', 'x-file-name', 'expect',
                 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade')
 
@@ -145,14 +145,14 @@ def _token(text):
 
 
 def _media_type(text):
-    if text != 'auto' and not _MEDIA_TYPE.match(text):
+    if text != 'auto' and not re.match(_MEDIA_TYPE, text):
         raise Refused('it must be auto or a media type such as application/json')
     return text
 
 
 def parse_header(text):
     """Return (name, value) of a header written `Name: value`; raises rules.Refused, without showing the value."""
-    found = _HEADER.match(text)
+    found = re.match(_HEADER, text)
     if not found:
         raise Refused('a header is Name: value, one a line, the name without blanks')
     name, value = found.groups()

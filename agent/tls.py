@@ -13,7 +13,7 @@ import select
 import socket
 import time
 
-from agent import certificates, compat, credentials, streams, text
+from agent import certificates, compat, credentials, ip, streams, text
 from agent.errors import TransportError
 from agent.moves import stamp_of
 from agent.rules import Refused
@@ -155,7 +155,7 @@ class Context(object):
         """Return an SSL socket on `sock`, which is not blocking from now on, its handshake still to be done."""
         sock.setblocking(False)
         if self._context is not None:
-            named = getattr(ssl, 'HAS_SNI', False) and not certificates.packed(host)  # RFC 6066 3: no addresses
+            named = getattr(ssl, 'HAS_SNI', False) and not ip.packed(host)  # RFC 6066 3: no addresses
             return self._context.wrap_socket(sock, do_handshake_on_connect=False,
                                              server_hostname=host.rstrip('.') if named else None)
         sock.getpeername()  # else 2.6 takes a connection that was lost for one that is to come

@@ -6,9 +6,8 @@ transport would be one more file and a line in Transports. Called by cli.py and 
 
 import logging
 
-from agent import curl_program, places
+from agent import places
 from agent.errors import TransportError
-from agent.native import NativeTransport
 from agent.resources import Resources, usable
 from agent.rules import Refused
 
@@ -31,15 +30,15 @@ def choose(receiver, environ):
             raise Refused('https: %s: set transport = curl' % _native_lack())
         return NATIVE
     if receiver.transport == CURL:
-        program = curl_program.find(environ)
+        program, lack = _curl(environ)
         if secure and not program.https:
-            raise Refused('https: %s' % curl_program.lack(program))
+            raise Refused('https: %s' % lack)
         return CURL
     lack = _native_lack()
     if not lack:
         return NATIVE
     try:
-        other = curl_program.lack(curl_program.find(environ))
+        other = _curl(environ)[1]
     except Refused as refused:
         other = str(refused)
     if other:
@@ -48,8 +47,15 @@ def choose(receiver, environ):
     return CURL
 
 
+def _curl(environ):
+    """Return cURL's curl_program.Program and what it lacks for https, '' for nothing; raises Refused."""
+    from agent import curl_program  # here, as tls below: slow to load, and few starts need it
+    program = curl_program.find(environ)
+    return program, curl_program.lack(program)
+
+
 def _native_lack():
-    from agent import tls  # here: the ssl module is slow to load, and only https needs it
+    from agent import tls
     return tls.lack()
 
 
@@ -74,6 +80,7 @@ def vet(receiver, resources):
     except TransportError as error:
         raise Refused(str(error))
     if chosen == CURL:
+        from agent import curl_program
         program = curl_program.find(resources.environ)
         if secure and proxy and fields and program.version < curl_program.KEEPS_HEADERS_FROM_PROXY:
             raise Refused('%s would show the password or token to the proxy, too (before 7.42.1): use no proxy, or '
@@ -111,9 +118,8 @@ def warnings(config, environ):
                                                    'in the receiver\'s place'))
         if secure and receiver.transport == NATIVE and _native_lack():
             found.append((logging.WARNING, where + 'transport = native: %s' % _native_lack()))
-        if secure and receiver.transport == CURL and curl_program.lack(curl_program.find(environ)):
-            found.append((logging.WARNING, where + 'transport = curl: %s' % curl_program.lack(
-                curl_program.find(environ))))
+        if secure and receiver.transport == CURL and _curl(environ)[1]:
+            found.append((logging.WARNING, where + 'transport = curl: %s' % _curl(environ)[1]))
         if not secure and (receiver.password_file or receiver.token_file or receiver.secret_headers_file):
             found.append((logging.INFO, where + 'its password, token or headers go over http, for all on the way to '
                                                 'read'))
@@ -124,6 +130,7 @@ class Transports(object):
     """Both transports of one worker. resources: resources.Resources."""
 
     def __init__(self, resources):
+        from agent.native import NativeTransport  # here: a pass that finds nothing to send loads none of it
         self._resources = resources
         self._native = NativeTransport(resources)
         self._curl = None    # made with the first file that needs it
@@ -141,7 +148,7 @@ class Transports(object):
             return self._native
         if self._curl is None:
             from agent import curl  # here: few need it, and it loads much
-            self._curl = curl.CurlTransport(self._resources, curl_program.find(self._resources.environ))
+            self._curl = curl.CurlTransport(self._resources, _curl(self._resources.environ)[0])
         return self._curl
 
     def send(self, parcel):

@@ -6,7 +6,6 @@ Called by engine.py. What a worker could not expect is logged, and its file stay
 """
 
 import logging
-import random
 import threading
 from collections import deque
 
@@ -20,19 +19,18 @@ log = logging.getLogger('envio')
 
 
 class Pool(object):
-    """`size` worker threads over `lanes` (lanes.Lanes).
+    """`size` worker threads over `lanes` (lanes.Lanes), from begin() on.
 
-    delivery: as delivery.Delivery; make_transport: () -> a transport for one worker, as transports.Transports;
-    notify: wakes the main thread; clock: monotonic, in seconds.
+    equip: () -> what they send with: (as delivery.Delivery, () -> as transports.Transports, for one worker), called
+    once; notify: wakes the main thread; clock: monotonic, in seconds.
     `results` is the queue of finished jobs (records.Result): the main thread takes them out on the left.
     """
 
-    def __init__(self, lanes, size, delivery, make_transport, notify, clock=compat.monotonic):
+    def __init__(self, lanes, size, equip, notify, clock=compat.monotonic):
         self.lanes = lanes
-        self.deliver = delivery.deliver
-        self.deliver_all = delivery.deliver_all
         self.results = deque()
-        self._make_transport = make_transport
+        self._equip = equip
+        self._delivery = self._make_transport = self._random = None  # before begin()
         self._notify = notify
         self._clock = clock
         self._lock = threading.Lock()
@@ -45,10 +43,25 @@ class Pool(object):
         self._told = False      # the main thread was woken and has not looked yet
         self.resize(size)
 
+    def begin(self):
+        """Start the workers; offer() does so with the first ticket. Raises AgentError where this host lets none."""
+        if self._delivery is None:
+            from random import random  # here: a pass that finds nothing to send loads none of this
+            self._random = random
+            compat.hand_over_less()
+            self._delivery, self._make_transport = self._equip()
+            self._start_missing()
+
     def resize(self, size):
         """Have `size` workers; those too many end when they are done with their file."""
         with self._lock:
             self._size = self.lanes.workers = size
+        if self._delivery is not None:
+            self._start_missing()
+
+    def _start_missing(self):
+        with self._lock:
+            size = self._size
             missing = max(0, size - self._living)
             self._living += missing
             self._rouse(self._idle)
@@ -72,7 +85,9 @@ class Pool(object):
         log.warning('workers: only %d of %d threads can be started: %s: lower `workers`', living, self._size, error)
 
     def offer(self, tickets):
-        """Give tickets to the lanes, and return those that found no room."""
+        """Give tickets to the lanes, and return those that found no room. Raises as begin()."""
+        if tickets:
+            self.begin()
         with self._lock:
             left = [ticket for ticket in tickets if not self.lanes.offer(ticket)]
             self._rouse(1)  # who takes something rouses the next one, if there is more
@@ -163,7 +178,7 @@ class Pool(object):
 
     def _outcome(self, job, transport):
         try:
-            return self.deliver(job, transport)
+            return self._delivery.deliver(job, transport)
         except Exception as error:
             log.exception('%s: a fault of the program: the file stays', text.shown(job.ticket.file.name))
             transport.close()
@@ -183,7 +198,7 @@ class Pool(object):
         the others are settled."""
         left, last = list(jobs), None
         try:
-            for job, outcome in self.deliver_all(jobs, transport):
+            for job, outcome in self._delivery.deliver_all(jobs, transport):
                 left.remove(job)
                 if last is not None:
                     begin = self._settle(*last)
@@ -208,7 +223,7 @@ class Pool(object):
             self.lanes.give_back(job)
             return now
         ticket = job.ticket
-        self.lanes.settle(job, outcome, now, random.random(), now - begin)
+        self.lanes.settle(job, outcome, now, self._random(), now - begin)
         # Not before: who hears that a file changed looks at it anew, and must not find it known.
         self.results.append(Result(ticket.file, ticket.receiver, outcome, ticket.attempts + 1, now - begin))
         if not outcome.moved or len(self.results) >= MANY_RESULTS or self.lanes.hungry():
@@ -238,3 +253,11 @@ class Pool(object):
                 self._tell()
                 self._work.wait()
                 waited, turn = True, 0
+
+
+def equipment(spools, config_path, resources):
+    """Return what a Pool's workers send with. spools, config_path: as for delivery.Delivery; resources:
+    resources.Resources."""
+    from agent.delivery import Delivery
+    from agent.transports import Transports
+    return Delivery(spools, config_path), lambda: Transports(resources)

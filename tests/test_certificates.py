@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from agent import certificates, compat
+from agent import certificates, compat, ip
 from agent.certificates import Certificate
 from tests.authority import Authority
 
@@ -307,7 +307,7 @@ def test_a_dns_name_with_a_nul_or_a_kelvin_sign_is_for_nobody():
 ])
 def test_an_address_is_looked_for_among_addresses_alone(host, expected):
     assert certificates.matches(certificate(addresses=(V4, V6)), host) == expected
-    assert not certificates.matches(certificate((host,)), host if certificates.packed(host) else '127.0.0.1')
+    assert not certificates.matches(certificate((host,)), host if ip.packed(host) else '127.0.0.1')
 
 
 # --- what is said of it
@@ -324,7 +324,7 @@ def test_the_names_are_those_that_count():
     ('10:0:0:1:2:3:4:5', '10::1:2:3:4:5'), ('1:2:3:4:5:0:0:0', '1:2:3:4:5::'), ('2001:DB8::00aB', '2001:db8::ab'),
 ])
 def test_ipv6_is_written_as_rfc_5952_does(groups, shown):
-    assert certificates.names(certificate(addresses=(certificates.packed(groups),))) == (shown,)
+    assert certificates.names(certificate(addresses=(ip.packed(groups),))) == (shown,)
 
 
 @pytest.mark.parametrize('now, host, expected', [
@@ -361,5 +361,5 @@ def test_of_many_names_five_are_said():
     ('::1\n', None), (':: 1', None), ('::-1', None),
 ])
 def test_addresses_are_read_strictly(host, expected):
-    found = certificates.packed(host)
+    found = ip.packed(host)
     assert found == (expected and bytes(bytearray([int(expected[at:at + 2], 16) for at in range(0, len(expected), 2)])))

@@ -14,6 +14,7 @@ import pytest
 from agent import abilities, cli, compat, engine, progress, receiver as tryout, router, text, tls
 from agent.spool import Spool
 from tests import nobody
+from tests.conftest import ROOT
 from tests.senders import no_curl
 from tests.servers import ScriptedServer, ok, refusing_port
 from tests.test_curl_program import DEBIAN_12, RHEL_7, fake
@@ -817,3 +818,26 @@ def test_an_idle_agent_does_not_spin(host):
         return settled[-20:] == [settled[-1]] * 20  # for 0.2 s: nothing moved
     wait_until(quiet)
     assert end(process, signal.SIGTERM)[0] == 0
+
+
+# --- what is loaded
+
+SLOW = ('agent.delivery', 'agent.native', 'agent.tls', 'agent.curl', 'agent.curl_program', 'agent.certificates',
+        'base64', 'difflib', 'hashlib', 'http.client', 'httplib', 'random', 'socket', 'ssl', 'subprocess', 'tempfile',
+        'urllib', 'urllib.parse')
+LOADED = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+before = set(sys.modules)  # what this host's Python loads by itself
+from agent.cli import main
+code = main(sys.argv[2:])
+sys.stdout.write(' '.join(sorted(set(sys.argv[1].split()) & set(sys.modules) - before)))
+sys.exit(code)
+"""
+
+
+def test_a_pass_that_finds_nothing_loads_nothing_that_sends(host):
+    host.configure('http://127.0.0.1:9/in/{name}')
+    child = subprocess.Popen([sys.executable, '-c', LOADED, ROOT, ' '.join(SLOW), '-c', host.config, 'once'],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert child.communicate() == ('', '') and child.returncode == 0

@@ -354,7 +354,8 @@ def test_root_acts_as_the_account_whose_agent_works_on_the_spool(open_host, word
         code, said = preloaded('-c', host.conf, '-q', 'once')
         assert code == 65, said
         host.configure((server.url, ''))
-    assert host.start(*words).end()[0] == 0
+    code, _, said = host.start(*words).end()
+    assert code == 0, said
     assert list(host.waiting()) == (['a'] if words[0] == 'requeue' else [])
     assert owners(host.spool, '') == set([(nobody.NOBODY, nobody.NOBODY)])
 

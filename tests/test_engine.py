@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -355,7 +356,7 @@ def test_a_start_waits_by_chance_and_a_signal_ends_the_wait(host, monkeypatch):
     host.receiver(host.serve())
     host.agent_keys += '\nsplay = 200ms'
     host.put('a')
-    monkeypatch.setattr(engine.random, 'random', lambda: 0.5)
+    monkeypatch.setattr(random, 'random', lambda: 0.5)
     begin = compat.monotonic()
     assert host.once().stats.total('accepted') == 1
     assert compat.monotonic() - begin >= 0.09

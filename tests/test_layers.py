@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 # From low to high. A file imports files of lower rows, and those before it in its own row.
 ROWS = (
     'compat errors records text',
-    'rules certificates proxies settings man1 man5 reference config router classify backoff breaker lane lanes',  # pure
+    'rules ip certificates proxies settings man1 man5 reference config router classify '
+    'backoff breaker lane lanes',  # pure
     'wakeup inotify folders moves leftovers spool appender logs request bodies reasons answers credentials streams '
     'tls ratelimit kept resources places curl_program connection native curl transports',  # input and output
     'collector delivery stats state journal metrics workers engine',

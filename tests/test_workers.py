@@ -115,7 +115,9 @@ class Bench(object):
         self.lanes = Lanes(receivers, options.get('retrying', True))
         self.most = options.get('most', 1)
         delivery = options.get('delivery') or Delivery(options.get('deliver') or self.gate.deliver)
-        self.pool = Pool(self.lanes, size, delivery, self.make_transport, self.notify, clock=lambda: self.now)
+        self.pool = Pool(self.lanes, size, lambda: (delivery, self.make_transport), self.notify, clock=lambda: self.now)
+        if options.get('begin', True):
+            self.pool.begin()
         return self.pool
 
     def offer(self, receiver, count, first=0):
@@ -142,6 +144,17 @@ def bench():
         bench.gate.open()
         bench.pool.stop()
         wait_until(bench.pool.ended)
+
+
+def test_the_workers_begin_with_the_first_file(bench):
+    orders = samples.receiver(workers=4)
+    bench.start(2, orders, begin=False)
+    bench.pool.resize(3)
+    assert bench.pool.offer([]) == [] and bench.pool.ended() and bench.pool.quiet() and not bench.transports
+    bench.gate.open()
+    bench.offer(orders, 5)
+    wait_until(lambda: len(bench.pool.results) == 5)
+    assert len(bench.transports) == 3
 
 
 def test_every_file_goes_out_once_and_its_result_is_queued(bench):
