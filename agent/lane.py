@@ -86,7 +86,7 @@ class Lane(object):
     def due(self, now):
         """Return when the next file of this lane may go: `now`, a later time, or None: not before a worker is back
         or a file is offered."""
-        if self.busy - self.riding >= min(self.window, self._until_brake()) or self.held and self.busy:
+        if self._free() <= 0 or self.held and self.busy:
             return None
         if not self.fresh and not self.deferred:
             return None
@@ -95,6 +95,10 @@ class Lane(object):
             return None
         file_due = now if self.fresh else self.deferred[0][0]
         return max(allowed, file_due, self.paused_until, self.hold_due if self.held else now)
+
+    def _free(self):
+        """Return how many more exchanges may be under way."""
+        return min(self.window, self._until_brake()) - (self.busy - self.riding)
 
     def _until_brake(self):
         # Files that are out may all come back rejected. Until the receiver has accepted one, and from its first
@@ -138,8 +142,13 @@ class Lane(object):
         if ride:
             share = len(self.fresh) // self.window  # the other workers have theirs
             most = min(most, self._together + 1, share + 1)
+        elif self.due(now) != now:
+            return []
+        else:
+            most = min(most, 1 + self._free())
         jobs = []
-        while len(jobs) < most - 1 and self._small() and (ride or self.due(now) == now):
+        # Of the same settings: after a reload those that wait have others.
+        while len(jobs) < most - 1 and self._small() and self.fresh[0][2].receiver is job.ticket.receiver:
             jobs.append(Job(heapq.heappop(self.fresh)[2], self.breaker.allow(now), False, ride))
             self.busy += 1
             self.riding += ride

@@ -60,6 +60,8 @@ def numbered(name, room=0):
 
 
 def _short(name, room):
+    if 4 * len(name) + room <= _LONGEST_NAME:
+        return name  # a character has four bytes at most
     raw = compat.fs_bytes(name)
     if len(raw) + room <= _LONGEST_NAME:
         return name

@@ -8,8 +8,9 @@ from agent import compat, request, streams
 from agent.connection import SMALL, Connection, seconds
 from agent.errors import FileChanged, TransportError
 from agent.lane import ABREAST
-from agent.places import check_proxy, place_of, proxy_fields
+from agent.places import check_proxy, place_of, proxy_fields, split
 
+MOST_HEADS = 64  # parts of requests that are kept: a URL may have a file's name in its host
 
 _NOTHING, _AGAIN = object(), object()
 
@@ -22,7 +23,7 @@ class NativeTransport(object):
         self._resources = resources
         self._clock = clock
         self._kept = resources.kept
-        self._heads = {}  # url -> (receiver, its credentials, Place, first bytes of the request)
+        self._heads = {}  # (receiver's name, origin) -> what _make_head() returns
         self._out = {}    # Connection in use -> when cut() is to end it
 
     def send(self, parcel, fresh=False):
@@ -87,19 +88,16 @@ class NativeTransport(object):
                 else:
                     out.append((number, connection, self._clock()))
             while out:
-                left = []
-                for entry in out:
+                for entry in self._ready(out):
                     number, connection, since = entry
                     found = self._found(connection, since)
                     if found is _NOTHING:
-                        left.append(entry)
-                    elif found is _AGAIN:
+                        continue
+                    out.remove(entry)
+                    if found is _AGAIN:
                         rest.append((number, True))
                     else:
                         yield number, found
-                if len(left) == len(out):
-                    self._wait(out)
-                out = left
             for number, fresh in rest:
                 parcels[number].body.rewind()
                 yield number, self._sent(parcels[number], fresh)
@@ -150,10 +148,13 @@ class NativeTransport(object):
         self._take_in(connection)
         return reply
 
-    def _wait(self, out):
-        """Wait until something has come for one of those that are out, or the first of them has waited enough."""
+    def _ready(self, out):
+        """Wait until something has come for some of those that are out, or the first of them has waited enough; return
+        those that may have ended."""
         until = min([since + connection.receiver.read_timeout for _, connection, since in out])
-        streams.wait_for_any([connection.sock for _, connection, _ in out], max(0, until - self._clock()) + 0.001)
+        ready = streams.wait_for_any([connection.sock for _, connection, _ in out],
+                                     max(0, until - self._clock()) + 0.001)
+        return [entry for entry in out if entry[1].sock.fileno() in ready] if ready else list(out)
 
     def _sent(self, parcel, fresh):
         try:
@@ -165,15 +166,24 @@ class NativeTransport(object):
         """Return (Place, first bytes of the request) for a ticket."""
         receiver = ticket.receiver
         fields = self._resources.fields(receiver)
-        known = self._heads.get(ticket.url)
-        if known is not None and known[0] is receiver and known[1] is fields:
-            return known[2:]
+        origin, target = split(ticket.url)
+        known = self._heads.get((receiver.name, origin))
+        if known is None or known[0] is not receiver or known[1] is not fields:
+            known = self._make_head(ticket, fields, origin, target)
+        _, _, place, start, rest = known
+        return place, compat.wire(start + target) + rest
+
+    def _make_head(self, ticket, fields, origin, target):
+        """Return (receiver, its credentials, Place, what comes before a target, what comes after it), and keep it."""
+        receiver = ticket.receiver
         place = place_of(ticket.url, receiver, self._resources)
         extra = fields if place.scheme == 'https' else fields + proxy_fields(place.proxy)
-        first = request.fixed_head(receiver, place.target, place.authority, extra)
-        if ticket.url == receiver.url:  # a URL without places for the file's name: it serves all files
-            self._heads[ticket.url] = receiver, fields, place, first
-        return place, first
+        start = '%s %s' % (receiver.method, place.target[:len(place.target) - len(target)])
+        known = receiver, fields, place, start, request.fixed_head(receiver, place.authority, extra)
+        if len(self._heads) >= MOST_HEADS:
+            self._heads.clear()
+        self._heads[receiver.name, origin] = known
+        return known
 
     def _connection(self, place, receiver, fresh):
         """Return a Connection that is free; one that is kept, unless it has to be `fresh`."""

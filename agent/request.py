@@ -42,13 +42,14 @@ def idempotency_key(identity, file):
     inode, how large, when changed), so that it needs no memory: the same after a restart, another once the file
     changed. (draft-ietf-httpapi-idempotency-key-header)
     """
-    raw = '\0'.join([identity, _NODE] + ['%d' % part for part in file.stamp])
-    digits = hashlib.sha256(compat.config_bytes(raw) + b'\0' + compat.fs_bytes(file.name)).hexdigest()
-    return '%s-%s-8%s-%s%s-%s' % (digits[:8], digits[8:12], digits[13:16], '89ab'[int(digits[16], 16) & 3],
-                                  digits[17:20], digits[20:32])
+    raw = '%s\0%s\0%d\0%d\0%d\0%d\0%d\0' % ((identity, _NODE) + file.stamp)
+    digits = hashlib.sha256(compat.config_bytes(raw) + compat.fs_bytes(file.name)).hexdigest()
+    return '-'.join((digits[:8], digits[8:12], '8' + digits[13:16], _VARIANT[digits[16]] + digits[17:20],
+                     digits[20:32]))
 
 
 _NODE = os.uname()[1]
+_VARIANT = dict([('%x' % number, '89ab'[number & 3]) for number in range(16)])
 _TARGET = re.compile(r'[!-~]+\Z')
 
 
@@ -68,12 +69,11 @@ def fixed_fields(receiver, credentials):
     return fields + list(credentials)
 
 
-def fixed_head(receiver, target, host, credentials=()):
-    """Return the part of a request's head that is the same for all files of a receiver with this URL, as bytes.
-
-    target: the request target; host: the value of Host; credentials: as for fixed_fields().
+def fixed_head(receiver, host, credentials=()):
+    """Return the part of a request's head that is the same for all files of a receiver at this host, as bytes: what
+    follows the request target. host: the value of Host; credentials: as for fixed_fields().
     """
-    lines = ['%s %s HTTP/1.1' % (receiver.method, target), 'Host: ' + host]
+    lines = [' HTTP/1.1', 'Host: ' + host]
     lines.extend(['%s: %s' % field for field in fixed_fields(receiver, credentials)])
     return compat.config_bytes('\r\n'.join(lines) + '\r\n')
 

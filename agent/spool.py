@@ -135,11 +135,12 @@ class Spool(object):
         Who may write here may link to a file that he can't read (old kernels have no fs.protected_hardlinks) and have
         it sent: one that belongs to us, or any at all when we are root.
         """
+        if status.st_nlink < 2:
+            return ''
         me = os.geteuid()
         theirs = not me and status.st_uid != me
-        if status.st_nlink > 1 and (theirs or self._wary and (not me or status.st_uid == me)):
-            return 'one of %d %s' % (status.st_nlink, LINKED)
-        return ''
+        return 'one of %d %s' % (status.st_nlink, LINKED) \
+            if theirs or self._wary and (not me or status.st_uid == me) else ''
 
     def open(self, file):
         """Return an OpenFile of the very file that was collected (records.SpoolFile).

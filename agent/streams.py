@@ -83,11 +83,12 @@ def poll(sock, events, seconds):
 
 
 def wait_for_any(socks, seconds):
-    """Wait at most so many seconds until there is something to read from one of the sockets, an end included."""
+    """Wait at most so many seconds until there is something to read from some of the sockets, an end included; return
+    the descriptors of these."""
     poller = select.poll()
     for sock in socks:
         poller.register(sock.fileno(), select.POLLIN)
-    _wait(poller, seconds)
+    return [fd for fd, _ in _wait(poller, seconds)]
 
 
 def _wait(poller, seconds):

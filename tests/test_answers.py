@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.answers import MOST_BODY, AnswerReader
+from agent.answers import KEPT, MOST_BODY, AnswerReader
 from agent.errors import TransportError
 from tests.answers import ANSWERS, NO_ANSWERS
 
@@ -86,6 +86,25 @@ def test_headers_are_told_in_lower_case_in_order_and_folded_lines_joined():
     reply, _ = read(b'HTTP/1.1 200 Fine \r\nA: 1\r\nB:\t2 \r\n\t3\r\na: 4\r\nContent-Length: 0\r\n\r\n')
     assert reply.headers == (('a', '1'), ('b', '2 3'), ('a', '4'), ('content-length', '0'))
     assert reply.reason == 'Fine'
+
+
+def test_a_reader_that_has_read_many_heads_reads_the_next_one_as_a_new_one_does():
+    framings = ('Content-Length: 2', 'Content-Length: 2\r\nConnection: close', 'CONTENT-LENGTH:2',
+                'Content-Length: 2\r\nConnection: keep-alive', 'Transfer-Encoding: chunked',
+                'Content-Length: 2\r\nTransfer-Encoding: chunked', 'Content-Length: 2\r\nContent-Length: 2',
+                'Content-Length: 2\r\nConnection: ' + 'x' * 300, 'X-Folded: a\r\n b\r\nContent-Length: 2')
+    answers = []
+    for number in range(3 * KEPT):
+        framing = framings[number % len(framings)]
+        head = 'HTTP/1.%d %d OK\r\nLocation: /in/%d\r\nServer: %s\r\n%s\r\n\r\n' % (
+            number % 2, (200, 201, 422)[number % 3], number, 'y' * (number % 7 * 50), framing)
+        answers.append((head + ('2\r\nab\r\n0\r\n\r\n' if 'chunked' in framing else 'ab')).encode('ascii'))
+    answers += answers[:20]
+    old = AnswerReader(Pieces(*answers))
+    for raw in answers:
+        old.begin()
+        reply = old.read()
+        assert (reply, old.reusable) == read(raw) and reply.body == b'ab'
 
 
 def test_a_head_that_comes_again_is_read_as_the_first_time_and_no_other_is_taken_for_it():

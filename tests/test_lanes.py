@@ -497,6 +497,20 @@ def test_a_worker_takes_several_files_within_the_receivers_limit_and_that_of_all
             assert lanes.take(0) is None, 'they have all of its share'
 
 
+def test_after_a_reload_none_goes_along_with_one_of_other_settings():
+    lanes = accepting(workers=4)
+    lanes.workers = 4
+    job = lanes.take(0)
+    tickets = lanes.withdraw()
+    fresh = job.ticket.receiver._replace(gzip=True)
+    lanes.receivers_changed([fresh])
+    for waiting in tickets:
+        lanes.offer(waiting._replace(receiver=fresh))
+    assert beside(lanes, job) == [] and riding(lanes, job) == []
+    other = lanes.take(0)
+    assert other.ticket.receiver is fresh and len(beside(lanes, other)) == 2
+
+
 def test_where_several_receivers_have_work_a_worker_leaves_the_others_their_part():
     receivers = [receiver(name) for name in 'ab']
     lanes = filled(receivers, files=60)
