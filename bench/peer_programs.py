@@ -253,7 +253,7 @@ def put_back(task, receiver, count):
     for entry in list(_moved(task.spool)) + rest + list(os.scandir(receiver.stored)):
         path = os.path.join(task.spool, entry.name)
         if not os.path.exists(path):  # what rclone moved is at the receiver alone
-            os.rename(entry.path, path)
+            shutil.move(entry.path, path)
     for entry in list(os.scandir(task.spool)):
         if entry.is_dir():
             shutil.rmtree(entry.path)

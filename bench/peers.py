@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Envio beside what else could send the files: cURL, requests, aiohttp, pycurl and rclone, in turns, in one run.
 
-Each PUTs the files of a folder to http(s)://RECEIVER/NAME of a nginx on this machine, which stores them, and moves
-each that was taken (cURL moves nothing). Timed is a command from its start to its end. Every run is checked: each file
-arrived once and whole, and was moved. A table for each load:
+Each PUTs the files of a folder to http(s)://RECEIVER/NAME of a nginx on this machine, which stores them (in memory
+where there is room), and moves each that was taken (cURL moves nothing). Timed is a command from its start to its end.
+Every run is checked: each file arrived once and whole, and was moved. A table for each load:
 
 small 10,000 x 1 KB; medium 2,000 x 64 KB; large 8 x 128 MB; huge 1 x 1 GB; tls the first and third over TLS; delay 1 KB
 with 20 ms there and back and 4, 16 and 64 workers; start what starting alone costs; idle (not by default: some minutes
@@ -192,12 +192,13 @@ def main():
     common.need('nginx', 'openssl')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by a signal'))  # what was started ends, too
     folder = tempfile.mkdtemp(prefix='envio-peers-')
+    far_side = tempfile.mkdtemp(prefix='envio-peers-', dir=peer_receiver.place(folder))
     try:
-        os.mkdir(os.path.join(folder, 'nginx'))
-        with peer_receiver.Receiver(os.path.join(folder, 'nginx')) as receiver:
+        with peer_receiver.Receiver(far_side) as receiver:
             if not given.far:
                 print(common.machine())
                 print(peer_programs.versions(given.venv_python))
+                print('The receiver stores in %s' % os.path.dirname(far_side))
             if given.stages:
                 return peer_stages.tables(given, folder, receiver)
             bench = Bench(given, folder, receiver)
@@ -207,6 +208,7 @@ def main():
             sys.stdout.flush()
             bench.run()
     finally:
+        shutil.rmtree(far_side)
         shutil.rmtree(folder)
     if not given.far:
         print('\n%s Load average at the end: %.1f' % (
