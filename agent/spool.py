@@ -58,6 +58,7 @@ class Spool(object):
         self._drafts = itertools.count()
         self._lock = folders.Lock(path)
         self._wary = False   # others put files here, too
+        self._day = None, ''  # the minute of the newest move, and the day it is in
 
     # -- the lock
 
@@ -171,7 +172,10 @@ class Spool(object):
 
         Raises FileChanged (then it is still in the spool) and OSError.
         """
-        return self._move(file, SENT + '/' + time.strftime('%Y-%m-%d'))
+        minute = int(time.time()) // 60
+        if self._day[0] != minute:
+            self._day = minute, time.strftime('%Y-%m-%d')  # takes longer than a claim
+        return self._move(file, SENT + '/' + self._day[1])
 
     def delete(self, file):
         """Remove an accepted file. Raises as accept()."""
