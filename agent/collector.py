@@ -11,7 +11,7 @@ from collections import deque
 
 from agent import compat, rules, text
 from agent.folders import OWN_NAMES
-from agent.lane import MOST_FILES
+from agent.lane import MOST_FILES, enough_room
 from agent.records import SpoolFile, Ticket
 from agent.spool import LINKED
 
@@ -81,6 +81,7 @@ class Collector(object):
         """Do what is due, a slice of it at most."""
         now = self._clock()
         self._room = self._pool.with_lanes(lambda lanes: lanes.room())
+        self._full = set([name for name in self._overflow if self._space(self._room, name) <= 0])
         tickets = []
         while self._checks and self._checks[0][0] <= now and len(tickets) < SLICE:
             self._check(now, tickets)
@@ -103,7 +104,7 @@ class Collector(object):
         if not self._overflow:
             return False
         room = self._pool.with_lanes(lambda lanes: lanes.room())
-        return any([self._space(room, name) >= MOST_FILES // 2 for name in self._overflow])
+        return any([self._space(room, name) >= enough_room() for name in self._overflow])
 
     def _space(self, room, receiver):
         return room.get(receiver, MOST_FILES) - self._watching.get(receiver, 0)
@@ -178,9 +179,10 @@ class Collector(object):
             self._consider(spool, name, now, tickets)
 
     def _consider(self, spool, name, now, tickets):
-        target = self._router.route(spool.path, name)
+        target = self._router.route(spool.path, name, self._full)
         if target.receiver is not None and self._space(self._room, target.receiver.name) <= 0:
             self._overflow.add(target.receiver.name)
+            self._full.add(target.receiver.name)
             return
         stamp, kind = self._look(spool, name)
         if kind:

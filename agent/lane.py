@@ -9,7 +9,7 @@ import heapq
 from agent import backoff, breaker, text
 from agent.records import ACK, HOLD, HOST, NACK, RECEIVER, Job, LaneState
 
-MOST_FILES = 16384  # known files of a lane; the others stay on disk until it drains
+MOST_FILES = 10240  # known files of a lane, 900 bytes each; the others stay on disk until it drains
 SMALL = 65536  # bytes: larger files go alone
 ABREAST = 4    # files that one worker sends at once, each an exchange
 QUICK = 0.005  # seconds an exchange takes where workers are held up by each other rather than by the receiver
@@ -34,7 +34,7 @@ class Lane(object):
         self.held = None      # why the receiver is on HOLD, or None
         self.hold_due = 0     # when the next file may probe it
         self.paused_until = 0   # the receiver asked to be left alone until then
-        self.overflow = False   # there is more on disk than fits: somebody wants to know when half is free
+        self.overflow = False   # there is more on disk than fits: somebody wants to know when most of it is free
         self._deferred_turn = False
         self.window = receiver.workers
         self.breaker = breaker.CircuitBreaker(receiver.breaker_threshold, receiver.breaker_pause,
@@ -79,9 +79,9 @@ class Lane(object):
         self.deferred = [(0, order, ticket._replace(due=0)) for _, order, ticket in self.deferred]
         heapq.heapify(self.deferred)
 
-    def half_empty(self):
-        """Return True when there is room again for those that stayed on disk."""
-        return self.room() >= MOST_FILES // 2
+    def needs_more(self):
+        """Return True when those that stayed on disk are to be looked for again."""
+        return self.room() >= enough_room()
 
     def due(self, now):
         """Return when the next file of this lane may go: `now`, a later time, or None: not before a worker is back
@@ -233,3 +233,8 @@ class Lane(object):
             return 'CLOSED: it answers again'
         return 'OPEN for %s after %s, last: %s' % (
             text.duration(self.breaker.until - now), text.count(self.breaker.failures, 'failure'), outcome.reason)
+
+
+def enough_room():
+    """Return the room that a look for more files is worth: each goes over all that are there."""
+    return MOST_FILES * 3 // 4

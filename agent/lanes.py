@@ -249,14 +249,14 @@ class Lanes(object):
         return [lane.receiver.deadline for lane in self.lanes.values()]
 
     def mark_overflow(self, names):
-        """Let hungry() speak when the lanes of these receivers are half empty."""
+        """Let hungry() speak when the lanes of these receivers are nearly empty."""
         for name, lane in self.lanes.items():
             lane.overflow = name in names
 
     def hungry(self):
-        """Return True, once, when a lane that left files on disk is half empty."""
+        """Return True, once, when a lane that left files on disk is nearly empty."""
         for lane in self.lanes.values():
-            if lane.overflow and lane.half_empty():
+            if lane.overflow and lane.needs_more():
                 lane.overflow = False
                 return True
         return False

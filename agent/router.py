@@ -35,8 +35,9 @@ class Router(object):
         self._origins = {}  # origin -> Receiver made for URLs of the router function
         self._nobody = Target(None, None, 'no [receiver:...] section matches')
 
-    def route(self, spool, name):
-        """Return the Target of the file `name` (native) in `spool` (its path as in the configuration)."""
+    def route(self, spool, name, full=()):
+        """Return the Target of the file `name` (native) in `spool` (its path as in the configuration). full: names of
+        receivers of which nobody wants to know the URL now."""
         if self._plugin is not None:
             target = self._ask(name)
             if target is not None:
@@ -45,7 +46,7 @@ class Router(object):
         for rule in self._rules:
             if rule.spool and rule.spool != spool:
                 continue
-            target = rule.target(key)
+            target = rule.target(key, full)
             if target is not None:
                 return target
         return self._nobody
@@ -124,17 +125,21 @@ class _Rule(object):
         self._pattern_whys = [first + 'match = ' + _shown(pattern) for pattern in receiver.match]
         self._regex_why = first + 'match_regex = ' + _shown(receiver.match_regex)
         self._groups = [name for name in self._template.names if name not in ('name', 'stem')]
+        self._full = Target(receiver, None, 'its receiver has enough')
         # without a placeholder nothing is left to do for a file
         self._fixed = None
         if not self._template.names:
             self._fixed = [Target(receiver, receiver.url, why) for why in self._pattern_whys + [self._regex_why]]
 
-    def target(self, key):
-        """Return the Target of the name `key` (rules.name_key), or None when it does not match."""
+    def target(self, key, full=()):
+        """Return the Target of the name `key` (rules.name_key), or None when it does not match. full: as of
+        Router.route()."""
         if self._find is not None:
             index = self._find(key)
             if index is not None:
-                return self._fixed[index] if self._fixed else self.chosen(key, self._pattern_whys[index])
+                if self._fixed:
+                    return self._fixed[index]
+                return self._full if self.receiver.name in full else self.chosen(key, self._pattern_whys[index])
         if self._regex is not None:
             found = self._regex(key)
             if found:

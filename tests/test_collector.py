@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from agent import collector as collector_module, compat, config, lane as lane_module
+from agent import collector as collector_module, compat, config, lane as lane_module, rules
 from agent.collector import Collector
 from agent.lanes import Lanes
 from agent.records import ACK, FILE, RETRY, Outcome
@@ -290,13 +290,29 @@ def test_a_full_lane_takes_no_room_from_the_others(bench, monkeypatch):
     assert len(bench.known()) == 10
 
 
-def test_a_full_lane_is_no_busy_loop_and_is_filled_when_half_of_it_is_free(bench, monkeypatch):
+def test_for_a_lane_that_is_full_no_url_is_made_and_no_other_receiver_gets_its_files(bench, monkeypatch):
+    few(monkeypatch, 8)
+    made, fill = [], rules.fill
+    monkeypatch.setattr(rules, 'fill', lambda *args: made.append(args) or fill(*args))
+    bench.start(sections='[receiver:big]\nmatch = big*\nurl = http://127.0.0.1:9/{name}\n'
+                         '[receiver:rest]\nmatch = *\nurl = http://127.0.0.1:9/{name}\n')
+    bench.put(*['big%02d' % number for number in range(30)])
+    bench.work()
+    assert len(bench.known()) == 8 and len(made) == 9, 'one more shows that the lane is full'
+    for rest in (22, 14, 6, 0):
+        bench.deliver(8)
+        bench.work()
+        assert len(bench.known()) == min(8, rest)
+    assert bench.lanes.lanes['big'].accepts and not bench.lanes.lanes['rest'].accepts, 'it had none'
+
+
+def test_a_full_lane_is_no_busy_loop_and_is_filled_when_most_of_it_is_free(bench, monkeypatch):
     few(monkeypatch, 8)
     bench.start()
     bench.put(*['%02d.json' % number for number in range(30)])
     bench.work()
     assert len(bench.known()) == 8 and bench.collector.due() == bench.now + 5
-    bench.deliver(3)
+    bench.deliver(5)
     assert bench.collector.due() == bench.now + 5 and not bench.lanes.hungry()
     bench.deliver(1)
     assert bench.lanes.hungry() and bench.collector.due() == 0
