@@ -6,8 +6,8 @@ where there is room), and moves each that was taken (cURL moves nothing). Timed 
 Every run is checked: each file arrived once and whole, and was moved. A table for each load:
 
 small 10,000 x 1 KB; medium 2,000 x 64 KB; large 8 x 128 MB; huge 1 x 1 GB; tls the first and third over TLS; delay 1 KB
-with 20 ms there and back and 4, 16 and 64 workers; start what starting alone costs; idle (not by default: some minutes
-an interpreter) `envio run` beside files that wait for a dead receiver.
+with 20 ms there and back and 4, 16 and 64 workers; many 1,000 and 100,000 x 1 KB by Envio alone; start what starting
+alone costs; idle (not by default: some minutes an interpreter) `envio run` beside files that wait for a dead receiver.
 """
 
 import argparse
@@ -26,10 +26,11 @@ import peer_receiver
 import peer_stages
 from peer_programs import Task
 
-LOADS = ('small', 'medium', 'large', 'huge', 'tls', 'delay', 'start', 'idle')
+LOADS = ('small', 'medium', 'large', 'huge', 'tls', 'delay', 'many', 'start', 'idle')
 KB, MB = 1 << 10, 1 << 20
 FILES = {'small': (10000, KB), 'medium': (2000, 64 * KB), 'large': (8, 128 * MB), 'huge': (1, 1 << 30)}
 FAR = (4, 16, 64)   # workers
+MANY = (1000, 100000)
 A_WORKER = 100      # files that each of them has to send
 
 
@@ -120,6 +121,13 @@ class Bench(object):
     def tls(self):
         self.load('small', 'small, TLS', secure=True)
         self.load('large', 'large, TLS', secure=True)
+
+    def many(self):
+        """A short queue and a long one, by Envio alone."""
+        everyone, self.peers = self.peers, [peer for peer in self.peers if peer.name.startswith('envio')]
+        for count in MANY:
+            self.load('small', 'many', files=count)
+        self.peers = everyone
 
     def delay(self):
         """With the delay of the network, or that of a relay."""
