@@ -134,6 +134,7 @@ def peers(venv, dav):
         said = common.first_line([venv, '-c', 'import %s; print("ok")' % module])
         found.append(Peer(name, script(venv, module), 'each', 1, '' if said == 'ok' else
                           '%s: no module %s: `make bench` installs it' % (venv, module)))
+    found.append(Peer('the least in Python: peer_loop.py', script(sys.executable, 'loop'), 'each', 1, ''))
     no_dav = '' if dav else 'nginx without PROPFIND: apt-get install libnginx-mod-http-dav-ext'
     found.append(Peer('rclone move', rclone, 'each', 20, no_dav if shutil.which('rclone') else
                       'rclone is not installed'))
