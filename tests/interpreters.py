@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -117,6 +118,8 @@ class Run(object):
         ran = self.passed > 0 or self.environment == 'lint'
         if by_tox.get('result', {}).get('success') and ran and not self.failed:
             self.result = PASSED
+            # Nearly 1 GB an interpreter, of use after a failure alone.
+            shutil.rmtree(os.path.join(WORK, self.environment, 'tmp'), ignore_errors=True)
         elif not self.failed:
             self.failed = 1  # the environment itself
 
