@@ -134,17 +134,17 @@ class _Rule(object):
     def target(self, key, full=()):
         """Return the Target of the name `key` (rules.name_key), or None when it does not match. full: as of
         Router.route()."""
-        if self._find is not None:
-            index = self._find(key)
-            if index is not None:
-                if self._fixed:
-                    return self._fixed[index]
-                return self._full if self.receiver.name in full else self.chosen(key, self._pattern_whys[index])
-        if self._regex is not None:
-            found = self._regex(key)
-            if found:
-                return self._fixed[-1] if self._fixed else self._build(key, found, self._regex_why)
-        return None
+        index = self._find(key) if self._find is not None else None
+        found = self._regex(key) if index is None and self._regex is not None else None
+        if index is None and not found:
+            return None
+        if self._fixed:
+            return self._fixed[-1 if index is None else index]
+        if self.receiver.name in full:
+            return self._full
+        if index is None:
+            return self._build(key, found, self._regex_why)
+        return self.chosen(key, self._pattern_whys[index])
 
     def chosen(self, key, why):
         """Return the Target of a name that is this receiver's for the reason `why`, whatever match_regex says of it.

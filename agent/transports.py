@@ -118,8 +118,9 @@ def warnings(config, environ):
                                                    'in the receiver\'s place'))
         if secure and receiver.transport == NATIVE and _native_lack():
             found.append((logging.WARNING, where + 'transport = native: %s' % _native_lack()))
-        if secure and receiver.transport == CURL and _curl(environ)[1]:
-            found.append((logging.WARNING, where + 'transport = curl: %s' % _curl(environ)[1]))
+        lack = _curl(environ)[1] if secure and receiver.transport == CURL else ''
+        if lack:
+            found.append((logging.WARNING, where + 'transport = curl: %s' % lack))
         if not secure and (receiver.password_file or receiver.token_file or receiver.secret_headers_file):
             found.append((logging.INFO, where + 'its password, token or headers go over http, for all on the way to '
                                                 'read'))

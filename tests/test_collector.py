@@ -290,12 +290,13 @@ def test_a_full_lane_takes_no_room_from_the_others(bench, monkeypatch):
     assert len(bench.known()) == 10
 
 
-def test_for_a_lane_that_is_full_no_url_is_made_and_no_other_receiver_gets_its_files(bench, monkeypatch):
+@pytest.mark.parametrize('match', ['match = big*', 'match_regex = big.*'])
+def test_for_a_lane_that_is_full_no_url_is_made_and_no_other_receiver_gets_its_files(bench, monkeypatch, match):
     few(monkeypatch, 8)
     made, fill = [], rules.fill
     monkeypatch.setattr(rules, 'fill', lambda *args: made.append(args) or fill(*args))
-    bench.start(sections='[receiver:big]\nmatch = big*\nurl = http://127.0.0.1:9/{name}\n'
-                         '[receiver:rest]\nmatch = *\nurl = http://127.0.0.1:9/{name}\n')
+    bench.start(sections='[receiver:big]\n%s\nurl = http://127.0.0.1:9/{name}\n'
+                         '[receiver:rest]\nmatch = *\nurl = http://127.0.0.1:9/{name}\n' % match)
     bench.put(*['big%02d' % number for number in range(30)])
     bench.work()
     assert len(bench.known()) == 8 and len(made) == 9, 'one more shows that the lane is full'
