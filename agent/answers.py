@@ -16,7 +16,6 @@ PIECE = 65536       # bytes asked for in one recv
 KEPT, LONGEST_LINE = 64, 256  # lines, and the bytes of one, that are kept so as not to take them apart again
 
 _BLANKS = b' \t'
-_FRAMES = ('connection', 'content-length', 'transfer-encoding')
 
 # Blanks at an end are for strip(): an expression would try each of 64 KB of them against all the others.
 _STATUS_LINE = re.compile(br'HTTP/1\.([01])[ \t]+([1-5]\d\d)(?:[ \t](.*))?\Z', re.DOTALL)
@@ -42,7 +41,6 @@ class AnswerReader(object):
         self._buffer = b''
         self._budget = 0
         self._lines = {}         # line of a head -> what was read from it
-        self._framings = {}      # what frames a body -> as of _framing()
         self._known = b'', None  # the newest head that came whole, and what was read from it
         self._length = None      # how long a body its answers have, None: that takes a closer look
         self._keeps = False      # whether the connection stays open after them
@@ -77,19 +75,8 @@ class AnswerReader(object):
         read = len(before) - len(self._buffer)
         if read >= 4 and before[read - 4:read] == b'\r\n\r\n' and before[read:] == self._buffer:
             self._known = before[:read], head
-            self._length, self._keeps = self._framing(head)
+            self._length, self._keeps = _length_told(head[1], head[3]), _keeps_alive(head[0], head[3])
         return head
-
-    def _framing(self, head):
-        """Return (length of the body that a head tells, whether the connection stays open after it)."""
-        minor, status, _, headers = head
-        key = minor, status, tuple([header for header in headers if header[0] in _FRAMES])
-        known = self._framings.get(key)
-        if known is None:
-            known = _length_told(status, headers), _keeps_alive(minor, headers)
-            if sum([len(value) for _, value in key[2]]) <= LONGEST_LINE:
-                _keep(self._framings, key, known)
-        return known
 
     def arrived(self):
         """Take in what has come; return True when read() has no need to wait: the answer is there, or its connection
@@ -196,7 +183,9 @@ class AnswerReader(object):
                 header = compat.byte_string(found.group(1)).lower(), compat.byte_string(value)
                 headers.append(header)
                 if len(line) <= LONGEST_LINE:
-                    _keep(self._lines, line, header)
+                    if len(self._lines) >= KEPT:
+                        self._lines.clear()
+                    self._lines[line] = header
 
     def _body(self, status, headers):
         """Return (body, framed): framed is True when its end was seen and all of it was read."""
@@ -259,12 +248,6 @@ def check_early(reply):
     """Raise TransportError for an acceptance that came before the whole file was sent: it can't be meant."""
     if reply.status < 300:
         raise TransportError('protocol', 'answered %d before it had the whole file' % reply.status)
-
-
-def _keep(kept, key, value):
-    if len(kept) >= KEPT:
-        kept.clear()
-    kept[key] = value
 
 
 def _values(headers, wanted):

@@ -109,7 +109,11 @@ def percent(raw, safe=''):
     """Return bytes percent-encoded as a native string; letters, digits, `_.-~` and `safe` stay (RFC 3986 2.3)."""
     if _UNRESERVED.match(raw):
         return byte_string(raw)
-    return _urls().quote(raw, safe + '~')
+    if PY2:
+        from urllib import quote  # here: slow to load (2.7 brings ssl along), and most names need none of it
+    else:
+        from urllib.parse import quote
+    return quote(raw, safe + '~')
 
 
 def unpercent(text):
@@ -117,27 +121,13 @@ def unpercent(text):
     return re.sub(b'%([0-9A-Fa-f]{2})', lambda found: binascii.unhexlify(found.group(1)), wire(text))
 
 
-def join_url(url, reference):
-    """Return the URL that a reference in a document at `url` leads to. Raises ValueError for what is none."""
-    return (_url_parser() if PY2 else _urls()).urljoin(url, reference)
-
-
-def split_url(url):
-    """Return the parts of a URL, with attributes as of urllib.parse.urlsplit. Raises ValueError for what is none."""
-    return (_url_parser() if PY2 else _urls()).urlsplit(url)
-
-
-def _urls():
+def url_parser():
+    """Return the standard library's module that takes URLs apart; loaded only when asked for: just a redirect is."""
     if PY2:
-        import urllib  # here and below: slow to load (2.7 brings ssl along), and most names need none of it
-        return urllib
+        import urlparse
+        return urlparse
     import urllib.parse
     return urllib.parse
-
-
-def _url_parser():
-    import urlparse
-    return urlparse
 
 
 def http_client():

@@ -169,9 +169,10 @@ def _redirect(url, reply):
     place = classify.header(reply.headers, 'location')
     if reply.status not in REDIRECTS or not place:
         return None
+    urls = compat.url_parser()
     try:
-        target = compat.join_url(url, place).split('#')[0]
-        here, there = compat.split_url(url), compat.split_url(target)
+        target = urls.urljoin(url, place).split('#')[0]
+        here, there = urls.urlsplit(url), urls.urlsplit(target)
     except ValueError:  # no URL
         return None
     if (here.scheme, here.netloc) != (there.scheme, there.netloc) or not request.usable_target(target):

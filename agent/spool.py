@@ -58,7 +58,6 @@ class Spool(object):
         self._drafts = itertools.count()
         self._lock = folders.Lock(path)
         self._wary = False   # others put files here, too
-        self._day = None, ''  # the minute of the newest move, and the day it is in
 
     # -- the lock
 
@@ -140,8 +139,9 @@ class Spool(object):
             return ''
         me = os.geteuid()
         theirs = not me and status.st_uid != me
-        return 'one of %d %s' % (status.st_nlink, LINKED) \
-            if theirs or self._wary and (not me or status.st_uid == me) else ''
+        if theirs or self._wary and (not me or status.st_uid == me):
+            return 'one of %d %s' % (status.st_nlink, LINKED)
+        return ''
 
     def open(self, file):
         """Return an OpenFile of the very file that was collected (records.SpoolFile).
@@ -172,10 +172,7 @@ class Spool(object):
 
         Raises FileChanged (then it is still in the spool) and OSError.
         """
-        minute = int(time.time()) // 60
-        if self._day[0] != minute:
-            self._day = minute, time.strftime('%Y-%m-%d')  # takes longer than a claim
-        return self._move(file, SENT + '/' + self._day[1])
+        return self._move(file, SENT + '/' + time.strftime('%Y-%m-%d'))
 
     def delete(self, file):
         """Remove an accepted file. Raises as accept()."""

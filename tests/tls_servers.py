@@ -461,7 +461,7 @@ def _target(line):
     """Return (method, URL taken apart) of a request line to a proxy; raises _Bad if it is none."""
     try:
         method, target, _ = line.split(' ')
-        url = compat.split_url('//' + target if method == 'CONNECT' else target)
+        url = compat.url_parser().urlsplit('//' + target if method == 'CONNECT' else target)
         fits = url.netloc == target and url.port if method == 'CONNECT' else url.scheme == 'http' and url.port != 0
         if fits and url.hostname:
             return method, url
